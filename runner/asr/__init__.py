@@ -1,0 +1,1 @@
+"""Speech: audio in, windows and batches, acoustic models, decoding, scores, subtitles. Plain arguments, no specs."""

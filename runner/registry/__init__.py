@@ -1,0 +1,1 @@
+"""What a model is, from its config: families, resolution, hub access. Never loads torch."""

@@ -1,0 +1,1 @@
+"""Artifacts: blobs, manifests, refs, leases, quarantine, garbage collection."""

@@ -1,0 +1,24 @@
+"""Kinds by folder listing, and the one function that imports by name."""
+
+from __future__ import annotations
+
+import importlib
+from importlib import resources
+from types import ModuleType
+
+
+def names(package: str) -> list[str]:
+    """Names that ``package`` offers: one for each of its modules, in spec spelling (``asr_transcribe`` -> ``asr-transcribe``)."""
+    files = (entry.name for entry in resources.files(package).iterdir())
+    return sorted(f[:-3].replace("_", "-") for f in files if f.endswith(".py") and not f.startswith("_"))
+
+
+def load(package: str, name: str) -> ModuleType:
+    """Import the module of ``package`` that carries ``name``; ``name`` must be one of ``names(package)``."""
+    assert name in names(package), f"{name!r} is not in {package}"
+    return importlib.import_module(f"{package}.{name.replace('-', '_')}")
+
+
+def job_class_name(kind: str) -> str:
+    """Class name of a kind: ``asr-transcribe`` -> ``AsrTranscribe``."""
+    return "".join(part.capitalize() for part in kind.split("-"))

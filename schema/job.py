@@ -1,0 +1,26 @@
+"""`Job`: what every kind has in common."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from runner.schema.block import Block
+from runner.schema.compute import Compute
+from runner.schema.marks import BLOCK, NEUTRAL
+
+
+class Job(Block):
+    """One spec: one YAML document of one kind."""
+
+    code_version: ClassVar[int] = 1  # part of the fingerprint; raised when the same spec would give other files
+
+    apiVersion: Annotated[Literal["runner/v1"], NEUTRAL] = "runner/v1"  # noqa: N815 (the name users know from Kubernetes)
+    """Version of the spec language; left out means runner/v1, for ever."""
+
+    name: Annotated[str, NEUTRAL, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+    """Name of the artifact: lower-case letters, digits and hyphens, at most 63 characters."""
+
+    compute: Annotated[Compute, BLOCK] = Compute()
+    """Resources that the step asks for."""

@@ -1,0 +1,1 @@
+"""One file per kind; the folder listing is the list of kinds."""

@@ -1,0 +1,34 @@
+"""`model`: which model, at which revision, loaded how. `model: X` is short for `model: {id: X}`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from runner.schema.block import Block
+from runner.schema.marks import MODEL, NEUTRAL, RESULT
+
+
+class Model(Block):
+    """A model to start from."""
+
+    id: Annotated[str, MODEL, Field(min_length=1, max_length=4096)]
+    """A hub id (`owner/name`), a folder (`./path`), or another job's output (`artifact:NAME[@VERSION][#path]`)."""
+
+    revision: Annotated[str, NEUTRAL, Field(min_length=1, max_length=255)] = "main"
+    """Branch, tag or commit of a hub id; the plan pins it to a commit."""
+
+    adapter: Annotated[str | None, RESULT, Field(pattern=r"^[a-zA-Z0-9_-]{1,63}$")] = None
+    """Language adapter of a model that carries several, for example `por` for MMS."""
+
+    allow_pickle: Annotated[bool, NEUTRAL] = False
+    """Accept weights stored as pickle where there is no safetensors file; they are read with weights-only loading."""
+
+    trust_remote_code: Annotated[bool, RESULT] = False
+    """Run Python code that comes with the model; needs `revision` to be a full commit."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_id(cls, value: Any) -> Any:
+        return {"id": value} if isinstance(value, str) else value
