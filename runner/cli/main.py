@@ -1,0 +1,77 @@
+"""`runner`: turns job specs into artifacts. Finds the verb, runs it, turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import resources
+
+from runner import __version__
+from runner.schema import discover
+from runner.schema.errors import UserError
+
+PACKAGE = "runner.cli"
+EPILOG = "Exit codes: 0 done or nothing to do, 1 a job failed, 2 invalid spec or usage, 3 a gate was not met, "
+EPILOG += "4 resources can't be had, 5 conflict, 10 changes are pending (plan --exit-code), 130 interrupted."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    verbs = [name for name in discover.names(PACKAGE) if name != "main"]
+    try:
+        return _run(words, verbs)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        if "--debug" in words:
+            traceback.print_exc()
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # the reader went away (`runner runs | head`): nothing more can be said, and Python must not try at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        print(f"error: {type(error).__name__}: {error}; this is a bug in runner, --debug shows where", file=sys.stderr)
+        if "--debug" in words:
+            traceback.print_exc()
+        return 1
+
+
+def _run(words: list[str], verbs: list[str]) -> int:
+    verb = next((w for w in words if not w.startswith("-")), None)
+    if verb not in verbs:
+        return _top(verbs).parse_args(words) and 2  # prints help, version, or the list of verbs and exits
+    module = discover.load(PACKAGE, verb)
+    parser = argparse.ArgumentParser(prog=f"runner {verb}", description=_summary(verb), epilog=EPILOG, allow_abbrev=False)
+    parser.add_argument("--debug", action="store_true", help="show a trace when something goes wrong")
+    parser.add_argument("--store", default=os.environ.get("RUNNER_STORE", "artifacts"), help="artifact store (default: RUNNER_STORE or ./artifacts)")
+    module.configure(parser)
+    words.remove(verb)
+    code: int = module.run(parser.parse_args(words))
+    return code
+
+
+def _top(verbs: list[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="runner", description=__doc__, epilog=EPILOG, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"runner {__version__}")
+    sub = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    for verb in verbs:
+        sub.add_parser(verb, help=_summary(verb))
+    return parser
+
+
+def _summary(verb: str) -> str:
+    # the first line of the verb's docstring, read without importing it: importing all of them costs 0.3 CPU-s
+    text = resources.files(PACKAGE).joinpath(verb.replace("-", "_") + ".py").read_text(encoding="utf-8")
+    return (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
