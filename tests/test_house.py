@@ -1,0 +1,156 @@
+"""The house rules of the layout: links, import directions, light verbs, specs that validate."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runner.schema import discover, load
+
+ROOT = Path(__file__).parents[1]
+SPECS = sorted((ROOT / "specs").rglob("*.yaml"))
+HEAVY = {"torch", "transformers", "ray", "numpy", "triton", "datasets"}
+
+# What each part of the package may import from the package; a part may always import from itself.
+MAY_IMPORT = {
+    "schema": set(),
+    "context": set(),
+    "store": {"schema"},
+    "registry": {"schema"},
+    "plan": {"schema", "registry", "store"},
+    "report": {"schema", "context"},
+    "ui": {"schema"},
+    "asr": {"schema", "kernels", "registry"},
+    "kernels": set(),
+    "jobs": {"schema", "context", "registry", "asr", "report", "kernels"},
+    "execution": {"schema", "context", "plan", "registry", "store", "report", "ui"},
+    "cli": {"schema", "plan", "registry", "store", "execution", "report", "ui"},
+}
+# schema holds errors and the reader of manifests, which everything may use; domains never see a spec
+DOMAINS_SEE = {"runner.schema.errors", "runner.schema.manifest"}
+
+
+def _modules() -> Iterator[tuple[str, Path]]:
+    for top in ("runner", "schema", "kernels"):
+        for path in sorted((ROOT / top).rglob("*.py")):
+            relative = path.relative_to(ROOT)
+            if relative.parts[:2] in {("runner", "schema"), ("runner", "kernels")}:
+                continue
+            yield (relative.parts[0] if top != "runner" else relative.parts[1].removesuffix(".py")), path
+
+
+def _imports(path: Path) -> Iterator[tuple[str, int]]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import"
+            yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
+
+
+def test_links_lead_to_the_folders_at_the_top() -> None:
+    for name in ("schema", "kernels"):
+        link = ROOT / "runner" / name
+        assert link.is_symlink()
+        assert os.readlink(link) == f"../{name}"  # noqa: PTH115 (the text of the link is meant)
+
+
+def test_imports_go_one_way() -> None:
+    wrong = []
+    for part, path in _modules():
+        for name, line in _imports(path):
+            if not name.startswith("runner.") or part == "__init__":
+                continue
+            other = name.split(".")[1]
+            if other in {part, "__version__"}:
+                continue
+            if other not in MAY_IMPORT[part]:
+                wrong.append(f"{path.relative_to(ROOT)}:{line}: {part} imports {name}")
+            if part == "asr" and other == "schema" and not any(name.startswith(seen) for seen in DOMAINS_SEE):
+                wrong.append(f"{path.relative_to(ROOT)}:{line}: a domain sees {name}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_bare_names_of_the_linked_folders_are_never_imported() -> None:
+    wrong = [
+        f"{path}:{line}"
+        for _, path in [*_modules(), *(("tests", p) for p in sorted((ROOT / "tests").rglob("*.py")))]
+        for name, line in _imports(path)
+        if name.split(".")[0] in {"schema", "kernels"}
+    ]
+    assert not wrong
+
+
+def test_only_execution_imports_ray() -> None:
+    wrong = [
+        f"{path}:{line}"
+        for part, path in _modules()
+        for name, line in _imports(path)
+        if name.split(".")[0] == "ray" and part != "execution"
+    ]
+    assert not wrong
+
+
+def test_jobs_and_families_do_not_import_each_other() -> None:
+    for folder, package in (("runner/jobs", "runner.jobs."), ("runner/registry/families", "runner.registry.families.")):
+        for path in sorted((ROOT / folder).glob("*.py")):
+            assert not [n for n, _ in _imports(path) if n.startswith(package)], path
+
+
+def test_transformers_turns_away_from_our_kernels_folder() -> None:
+    code = (
+        "from transformers.utils import is_kernels_available; import transformers.integrations.hub_kernels; "
+        "print(is_kernels_available())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("words", [["--help"], ["validate", str(SPECS[0])], ["plan", "specs/quickstart"]], ids=lambda w: w[0])
+def test_light_verbs_load_nothing_heavy(words: list[str], tmp_path: Path) -> None:
+    code = (
+        "import json, sys\nfrom runner.cli.main import main\n"
+        "try:\n    code = main(json.loads(sys.argv[1]))\nexcept SystemExit as e:\n    code = e.code\n"
+        "print(json.dumps([code, sorted(m.partition('.')[0] for m in sys.modules)]), file=sys.stderr)"
+    )
+    environment = {**os.environ, "RUNNER_STORE": str(tmp_path / "store")}
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(words)], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    exit_code, loaded = json.loads(done.stderr.splitlines()[-1])
+    assert exit_code == 0, done.stderr
+    assert not HEAVY & set(loaded)
+
+
+def test_every_kind_has_its_four_files() -> None:
+    kinds = discover.names("runner.schema.jobs")
+    assert kinds == discover.names("runner.jobs")
+    for kind in kinds:
+        stem = kind.replace("-", "_")
+        assert (ROOT / "specs" / f"{kind}.yaml").is_file()
+        assert (ROOT / "tests" / "jobs" / f"test_{stem}.py").is_file()
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_specs_of_the_house_validate(path: Path) -> None:
+    assert load.load([str(path)])
+
+
+def test_there_is_a_documented_spec_for_each_kind() -> None:
+    assert len(SPECS) >= len(discover.names("runner.schema.jobs"))
+
+
+def test_the_readme_names_every_folder_and_every_verb() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    verbs = [v for v in discover.names("runner.cli") if v != "main"]
+    assert not [v for v in verbs if not re.search(rf"\b{v}\b", text)]
+    folders = [p.name for p in (ROOT / "runner").iterdir() if p.is_dir() and not p.name.startswith("_")]
+    assert not [f for f in folders if f"{f}/" not in text]
