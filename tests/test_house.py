@@ -114,7 +114,9 @@ def test_transformers_turns_away_from_our_kernels_folder() -> None:
     assert done.stdout.strip() == "False"
 
 
-@pytest.mark.parametrize("words", [["--help"], ["validate", str(SPECS[0])], ["plan", "specs/quickstart"]], ids=lambda w: w[0])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["validate", str(SPECS[0])], ["plan", "specs/quickstart"]], ids=lambda w: w[0]
+)
 def test_light_verbs_load_nothing_heavy(words: list[str], tmp_path: Path) -> None:
     code = (
         "import json, sys\nfrom runner.cli.main import main\n"
@@ -123,7 +125,12 @@ def test_light_verbs_load_nothing_heavy(words: list[str], tmp_path: Path) -> Non
     )
     environment = {**os.environ, "RUNNER_STORE": str(tmp_path / "store")}
     done = subprocess.run(
-        [sys.executable, "-c", code, json.dumps(words)], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, json.dumps(words)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     exit_code, loaded = json.loads(done.stderr.splitlines()[-1])
     assert exit_code == 0, done.stderr

@@ -49,9 +49,15 @@ def _run(words: list[str], verbs: list[str]) -> int:
     if verb not in verbs:
         return _top(verbs).parse_args(words) and 2  # prints help, version, or the list of verbs and exits
     module = discover.load(PACKAGE, verb)
-    parser = argparse.ArgumentParser(prog=f"runner {verb}", description=_summary(verb), epilog=EPILOG, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog=f"runner {verb}", description=_summary(verb), epilog=EPILOG, allow_abbrev=False
+    )
     parser.add_argument("--debug", action="store_true", help="show a trace when something goes wrong")
-    parser.add_argument("--store", default=os.environ.get("RUNNER_STORE", "artifacts"), help="artifact store (default: RUNNER_STORE or ./artifacts)")
+    parser.add_argument(
+        "--store",
+        default=os.environ.get("RUNNER_STORE", "artifacts"),
+        help="artifact store (default: RUNNER_STORE or ./artifacts)",
+    )
     module.configure(parser)
     words.remove(verb)
     code: int = module.run(parser.parse_args(words))

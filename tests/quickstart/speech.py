@@ -85,7 +85,9 @@ def _fresh_library() -> Iterator[tuple[Any, int]]:
 def _set_voice(library: Any, voice: str) -> None:
     """Choose a voice; eSpeak itself takes an unknown variant in silence, so that is checked."""
     _, _, variant = voice.partition("+")
-    known = "+" not in voice or Path(espeakng_loader.get_data_path(), "voices", "!v", variant).is_file()
+    known = (
+        "+" not in voice or Path(espeakng_loader.get_data_path(), "voices", "!v", variant).is_file()
+    )
     if not known or library.espeak_SetVoiceByName(voice.encode()) != 0:
         raise ValueError(f"eSpeak NG has no voice {voice!r}; try 'pt', 'pt-br' or 'pt-br+f2'.")
 
