@@ -1,4 +1,6 @@
-"""`runner`: turns job specs into artifacts. Finds the verb, runs it, turns errors into one line and an exit code."""
+"""Turn declarative job specs into versioned, verified artifacts."""
+
+# Finds the verb, runs it, turns errors into one line and an exit code; the docstring is the help text.
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from importlib import resources
 
 from runner import __version__
 from runner.schema import discover
-from runner.schema.errors import UserError
+from runner.schema.errors import UsageError, UserError
 
 PACKAGE = "runner.cli"
 EPILOG = "Exit codes: 0 done or nothing to do, 1 a job failed, 2 invalid spec or usage, 3 a gate was not met, "
@@ -46,8 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str], verbs: list[str]) -> int:
     verb = next((w for w in words if not w.startswith("-")), None)
-    if verb not in verbs:
-        return _top(verbs).parse_args(words) and 2  # prints help, version, or the list of verbs and exits
+    if verb is None or verb not in verbs:
+        _top(verbs).parse_args(words)  # prints help, the version, or the list of verbs, and exits
+        raise UsageError(f"{words!r} names no verb. Verbs: {', '.join(verbs)}")
     module = discover.load(PACKAGE, verb)
     parser = argparse.ArgumentParser(
         prog=f"runner {verb}", description=_summary(verb), epilog=EPILOG, allow_abbrev=False
@@ -55,7 +58,7 @@ def _run(words: list[str], verbs: list[str]) -> int:
     parser.add_argument("--debug", action="store_true", help="show a trace when something goes wrong")
     parser.add_argument(
         "--store",
-        default=os.environ.get("RUNNER_STORE", "artifacts"),
+        default=os.environ.get("RUNNER_STORE") or "artifacts",
         help="artifact store (default: RUNNER_STORE or ./artifacts)",
     )
     module.configure(parser)
