@@ -1,0 +1,163 @@
+"""From a model folder's tokenizer files to what each output of a CTC head stands for.
+
+Read straight from the JSON files, without transformers. Three shapes are known: the characters of wav2vec2, hubert,
+wavlm, data2vec-audio and wav2vec2-bert (`vocab.json`); the same nested by language (MMS); and the pieces of
+parakeet (`tokenizer.json`, where `▁` begins a word).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from runner.schema.errors import JobError
+
+WORD_START = "▁"
+PHONEMES = "Wav2Vec2PhonemeCTCTokenizer"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alphabet:
+    """What each id of the CTC head stands for.
+
+    The blank, `<s>`, `</s>`, `<unk>` and ids that no file names give no text. They still stand between two equal
+    letters when repeats are collapsed, so `l <unk> l` is `ll`. An unknown is dropped rather than shown: a transcript
+    is for people, and its low confidence tells of the gap.
+    """
+
+    texts: tuple[str, ...]  # by id: what it adds to a word; "" for an id that gives no text
+    breaks: frozenset[int]  # ids before which a new word begins; one without text is a word delimiter
+    blank: int
+    lower: bool = False  # words are shown in lower case
+
+    def __post_init__(self) -> None:
+        assert 0 <= self.blank < len(self.texts), "the blank is no output of the head"
+        assert not self.texts[self.blank], "the blank gives text"
+        assert self.blank not in self.breaks, "the blank is a word delimiter"
+
+
+def load(folder: str | Path, *, vocab_size: int, blank: int | None, language: str | None = None) -> Alphabet:
+    """The alphabet of the model in ``folder``.
+
+    ``vocab_size`` is the width of the CTC head and ``blank`` the config's ``pad_token_id``. ``language`` picks one
+    vocabulary of a nested file (MMS: ISO 639-3, such as `por`); left out, the tokenizer's own ``target_lang``.
+    Raises JobError (ModelInvalid) when files are missing, broken, or disagree with the config.
+    """
+    root = Path(folder)
+    settings = _read(root / "tokenizer_config.json", required=False)
+    if (root / "vocab.json").is_file():
+        return _characters(root, settings, vocab_size=vocab_size, blank=blank, language=language)
+    if (root / "tokenizer.json").is_file():
+        return _pieces(root, settings, vocab_size=vocab_size, blank=blank)
+    raise _invalid(f"{root} has no vocab.json and no tokenizer.json: a CTC model needs one of them to give text")
+
+
+def _characters(
+    root: Path, settings: Mapping[str, Any], *, vocab_size: int, blank: int | None, language: str | None
+) -> Alphabet:
+    file = root / "vocab.json"
+    ids = _one_language(file, _read(file), language or settings.get("target_lang"))
+    added = {**_read(root / "added_tokens.json", required=False), **_added(settings)}
+    symbols = {**{id_: token for token, id_ in added.items()}, **{id_: token for token, id_ in ids.items()}}
+    special = _special(root, settings, defaults={"bos": "<s>", "eos": "</s>", "unk": "<unk>", "pad": "<pad>"})
+    pad = special.pop("pad")
+    blank = _checked_blank(file, blank, {**added, **ids}.get(pad), pad=pad, vocab_size=vocab_size)
+    delimiter = _content(settings.get("word_delimiter_token", "|"))
+    silent = {pad, *special.values()} - {delimiter}
+    texts, breaks = [""] * vocab_size, set()
+    every = settings.get("tokenizer_class") == PHONEMES  # phonemes are written apart, each is a word
+    for id_, symbol in symbols.items():
+        if not 0 <= id_ < vocab_size or id_ == blank or symbol in silent:
+            continue
+        gap = symbol == delimiter or symbol.isspace()
+        texts[id_] = "" if gap else symbol
+        if gap or every:
+            breaks.add(id_)
+    lower = bool(settings.get("do_lower_case", False))
+    return Alphabet(texts=tuple(texts), breaks=frozenset(breaks), blank=blank, lower=lower)
+
+
+def _pieces(root: Path, settings: Mapping[str, Any], *, vocab_size: int, blank: int | None) -> Alphabet:
+    file = root / "tokenizer.json"
+    content = _read(file)
+    vocabulary = content.get("model", {}).get("vocab", {})
+    if isinstance(vocabulary, list):  # unigram: [[piece, score], ...]
+        vocabulary = {piece: id_ for id_, (piece, _) in enumerate(vocabulary)}
+    added = {entry["content"]: entry["id"] for entry in content.get("added_tokens", [])}
+    special = _special(root, settings, defaults={"unk": "<unk>", "pad": "<pad>"})
+    pad = special.pop("pad")
+    blank = _checked_blank(file, blank, {**vocabulary, **added}.get(pad), pad=pad, vocab_size=vocab_size)
+    silent = {pad, *special.values(), *(e["content"] for e in content.get("added_tokens", []) if e.get("special"))}
+    texts, breaks = [""] * vocab_size, set()
+    for piece, id_ in {**vocabulary, **added}.items():
+        if not 0 <= id_ < vocab_size or id_ == blank or piece in silent:
+            continue
+        texts[id_] = piece.removeprefix(WORD_START)
+        if piece.startswith(WORD_START):
+            breaks.add(id_)
+    return Alphabet(texts=tuple(texts), breaks=frozenset(breaks), blank=blank)
+
+
+def _one_language(file: Path, vocabulary: Mapping[str, Any], language: str | None) -> dict[str, int]:
+    nested = [key for key, value in vocabulary.items() if isinstance(value, dict)]
+    if not nested:
+        return dict(vocabulary)
+    if language in nested:
+        return dict(vocabulary[language])
+    near = get_close_matches(language or "", nested, n=3, cutoff=0.3) or sorted(nested)[:8]
+    raise _invalid(
+        f"{file} has no vocabulary for language {language!r}: it has {len(nested)}, such as {', '.join(near)}; "
+        "set decode.language to one of them"
+    )
+
+
+def _checked_blank(file: Path, config: int | None, tokenizer: int | None, *, pad: str, vocab_size: int) -> int:
+    """The blank's id, when config and tokenizer agree: with the wrong one the text is empty or rubbish."""
+    if config is not None and tokenizer is not None and config != tokenizer:
+        raise _invalid(
+            f"the CTC blank is in doubt: {pad!r} has id {tokenizer} in {file}, config.json has pad_token_id {config}; "
+            "correct the one that is wrong"
+        )
+    blank = config if config is not None else tokenizer
+    if blank is None or not 0 <= blank < vocab_size:
+        raise _invalid(
+            f"no CTC blank: pad_token_id is {config} in config.json, {pad!r} has id {tokenizer} in {file}, and the "
+            f"model has {vocab_size} outputs; set pad_token_id to the blank's id"
+        )
+    return blank
+
+
+def _special(root: Path, settings: Mapping[str, Any], *, defaults: Mapping[str, str]) -> dict[str, str]:
+    """Texts of the special tokens by role; the tokenizer's config goes before the older map file."""
+    older = _read(root / "special_tokens_map.json", required=False)
+    keys = {role: f"{role}_token" for role in defaults}
+    return {role: _content(settings.get(key) or older.get(key) or defaults[role]) for role, key in keys.items()}
+
+
+def _added(settings: Mapping[str, Any]) -> dict[str, int]:
+    entries = settings.get("added_tokens_decoder", {})
+    return {_content(entry): int(id_) for id_, entry in entries.items()}
+
+
+def _content(token: Any) -> str:
+    return str(token["content"]) if isinstance(token, dict) else str(token)
+
+
+def _read(file: Path, *, required: bool = True) -> dict[str, Any]:
+    if not required and not file.is_file():
+        return {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as exc:
+        raise _invalid(f"{file} cannot be read as JSON: {exc}") from exc
+    if not isinstance(content, dict):
+        raise _invalid(f"{file} must hold a JSON object, got {type(content).__name__}")
+    return content
+
+
+def _invalid(message: str) -> JobError:
+    return JobError(message, failure="ModelInvalid")
