@@ -2,8 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
+
+# of the wav2vec2 line, whose configs share their names and their defaults
+KEYS: Mapping[str, str] = {
+    "vocab_size": "vocab_size",
+    "hidden": "hidden_size",
+    "layers": "num_hidden_layers",
+    "blank_id": "pad_token_id",
+}
+DEFAULTS: Mapping[str, Any] = {
+    "vocab_size": 32,
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "pad_token_id": 0,
+    "conv_dim": [512] * 7,
+    "conv_kernel": [10, 3, 3, 3, 3, 2, 2],
+    "conv_stride": [5, 2, 2, 2, 2, 2, 2],
+    "feat_extract_norm": "group",
+    "num_adapter_layers": 3,
+    "adapter_stride": 2,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +43,13 @@ class Family:
     normalise: str  # in words, for `models resolve`
     languages: str = ""  # e.g. "adapters by ISO 639-3 code"
     limits: tuple[str, ...] = ()  # what is known not to work
+    head: tuple[str, ...] = ("lm_head.weight",)  # tensors, any of which shows that the weights can transcribe
+    structure: str = ""  # config key which, when set, picks this family among those with the same model_type
+    keys: Mapping[str, str] = field(default_factory=lambda: KEYS)  # fact -> dotted key of the config
+    defaults: Mapping[str, Any] = field(default_factory=lambda: DEFAULTS)  # what transformers takes for keys left out
+    frontend: Literal["conv", "mel"] = "conv"  # how samples become frames: learned convolutions, or a mel spectrogram
+    subsampling: str | int = 1  # mel frames per model frame: a number, or the dotted config key that holds it
+    receptive_frames: int = 1  # mel frames that one model frame sees before attention
 
 
 @dataclass(frozen=True, kw_only=True)

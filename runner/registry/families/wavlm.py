@@ -1,0 +1,21 @@
+"""WavLM with a CTC head (Chen et al. 2022)."""
+
+from __future__ import annotations
+
+from runner.registry.family import Family
+
+FAMILY = Family(
+    name="wavlm",
+    title="WavLM with a CTC head",
+    model_types=("wavlm",),
+    architectures=("WavLMForCTC",),
+    name_pattern=r"wavlm",
+    kinds=("asr-transcribe",),
+    task="ctc",
+    features="waveform",
+    mask="by_feat_extract_norm",
+    normalise="per utterance to zero mean and unit variance over the unpadded part, where do_normalize is set",
+    limits=(
+        "its relative position bias keeps attention from running without the full matrix: memory grows with length squared",
+    ),
+)

@@ -1,0 +1,129 @@
+"""From an id or a folder to what the model is: config first, headers checked, nothing downloaded but what a plan needs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from runner.registry import weights as weights_of
+from runner.registry.facts import facts
+from runner.registry.family import Family, Resolved
+from runner.registry.recognise import guess, recognise
+from runner.registry.source import Folder, Source
+from runner.schema.errors import PlanError
+
+Fields = dict[str, Any]
+LOCAL = ("./", "../", "/", "~")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+_PART = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"
+HUB_ID = re.compile(rf"(?:{_PART}/)?{_PART}")
+# what a processor or tokenizer may read; each only where it is there
+SIDE_FILES = (
+    "config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "feature_extractor_config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "tokenizer.json",
+    "merges.txt",
+    "normalizer.json",
+    "generation_config.json",
+)
+CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json", "tokenizer_config.json")
+
+
+def resolve(
+    id: str,  # noqa: A002 (the spec's own word)
+    *,
+    revision: str = "main",
+    folder: Path,
+    allow_pickle: bool = False,
+    trust_remote_code: bool = False,
+    adapter: str | None = None,
+) -> Resolved:
+    """What ``id`` is: a folder (``./model``, relative to ``folder``) or a hub id (``owner/name``).
+
+    Raises PlanError, one line, for everything that is not a model a job can use.
+    """
+    source = open_source(id, revision=revision, folder=folder)
+    if "config.json" not in source.files:
+        looks = guess(id)
+        hint = f"; by its name it looks like {looks.name}" if looks else ""
+        raise PlanError(f"model {id!r} has no config.json{hint}; give the folder that save_pretrained wrote")
+    configs = {path: source.json(path) for path in CONFIGS if path in source.files}
+    config = configs["config.json"]
+    _check_remote_code(configs, source=source, revision=revision, trusted=trust_remote_code)
+    family = recognise(config, name=id)
+    weights = weights_of.find(source, allow_pickle=allow_pickle)
+    found = facts(family, config=config, processor=_processor(configs), weights=weights, name=id)
+    files = {*SIDE_FILES, *weights.files} | (_code(source) if trust_remote_code else set())
+    if family.structure or adapter:
+        found |= _adapter(family, source, adapter, allow_pickle=allow_pickle)
+        files |= set(found.get("adapter_files", ()))
+    return Resolved(
+        family=family,
+        model_type=config["model_type"],
+        source="path" if source.commit is None else "hub",
+        ref=id if source.commit is None else f"hf:{id}@{source.commit}",
+        commit=source.commit,
+        path=None if source.path is None else str(source.path),
+        config=config,
+        facts=found,
+        weights=weights.kind,
+        files=tuple(sorted((path, size) for path, size in source.files.items() if path in files)),
+    )
+
+
+def open_source(id: str, *, revision: str, folder: Path) -> Source:  # noqa: A002
+    """The folder or hub repository behind ``id``."""
+    if id.startswith(LOCAL) or id in {".", ".."}:
+        path = Path(id).expanduser()
+        return Folder(id, path if path.is_absolute() else folder / path)
+    here = f"; the folder {id!r} is here: write './{id}' for it" if (folder / id).is_dir() else ""
+    if not HUB_ID.fullmatch(id) or ".." in id or "--" in id:
+        raise PlanError(
+            f"model {id!r} is neither a hub id (owner/name) nor a folder (./path, ../path, /path or ~/path){here}"
+        )
+    raise PlanError(f"model {id!r}: hub ids are not supported yet{here}")
+
+
+def _processor(configs: dict[str, Fields]) -> Fields:
+    """The feature extractor's settings, wherever this version of transformers kept them."""
+    nested = configs.get("processor_config.json", {}).get("feature_extractor")
+    return nested if isinstance(nested, dict) else configs.get("preprocessor_config.json", {})
+
+
+def _check_remote_code(configs: dict[str, Fields], *, source: Source, revision: str, trusted: bool) -> None:
+    using = [path for path, config in configs.items() if config.get("auto_map")]
+    if not using:
+        return
+    if not trusted:
+        raise PlanError(
+            f"model {source.name!r} brings its own code ({using[0]}: auto_map); read it, then set model.trust_remote_code: true and pin model.revision"
+        )
+    if source.commit is not None and not COMMIT.fullmatch(revision):
+        raise PlanError(
+            f"model {source.name!r} runs its own code, so model.revision must be a full commit, got {revision!r}; today it is {source.commit}"
+        )
+
+
+def _code(source: Source) -> set[str]:
+    return {path for path in source.files if path.endswith(".py")}
+
+
+def _adapter(family: Family, source: Source, language: str | None, *, allow_pickle: bool) -> Fields:
+    if not family.structure:
+        raise PlanError(
+            f"model {source.name!r} is of family {family.name}, which has no adapters; leave model.adapter out"
+        )
+    found: Fields = {"languages": weights_of.languages(source)}
+    if language is None:
+        return found
+    adapter = weights_of.adapter(source, language, allow_pickle=allow_pickle)
+    found |= {"adapter": language, "adapter_files": list(adapter.files), "adapter_bytes": adapter.size}
+    head = adapter.tensors.get(family.head[0])
+    return found | ({"vocab_size": head.shape[0]} if head and head.shape else {})
