@@ -1,0 +1,47 @@
+"""Numbers and durations as people read them. Shared by the page and the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def value(thing: Any) -> str:
+    """``thing`` in a few characters: floats to four digits, thousands set apart, mappings as ``key value`` pairs."""
+    if thing is None:
+        return "–"
+    if isinstance(thing, bool):
+        return "yes" if thing else "no"
+    if isinstance(thing, int):
+        return f"{thing:,}" if abs(thing) >= 10_000 else str(thing)
+    if isinstance(thing, float):
+        return f"{thing:,.0f}" if abs(thing) >= 10_000 else f"{thing:.4g}"
+    if isinstance(thing, Mapping):
+        return ", ".join(f"{key} {value(item)}" for key, item in thing.items())
+    if isinstance(thing, (list, tuple)):
+        return ", ".join(value(item) for item in thing)
+    return str(thing)
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as ``4.2 ms``, ``3.1 s``, ``2 min 5 s`` or ``3 h 20 min``."""
+    if seconds is None:
+        return "–"
+    if seconds < 1:
+        return f"{1000 * seconds:.3g} ms"
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def size(count: int | None) -> str:
+    """Bytes as ``512 B``, ``2.7 MB`` or ``1.26 GB`` (powers of 1000)."""
+    if count is None:
+        return "–"
+    for power, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= power:
+            return f"{count / power:.3g} {unit}"
+    return f"{count} B"
