@@ -5,6 +5,8 @@ A table is `.jsonl`, `.csv` or `.tsv` (tab-separated, no quoting), or an audiofo
 (arrow files) is no table: see ``is_arrow``.
 """
 
+# ruff: noqa: PTH112, PTH113 - os.path says False where Path raises: a name too long, a folder closed to us
+
 from __future__ import annotations
 
 import csv
@@ -13,6 +15,7 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from os.path import isdir, isfile
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +72,8 @@ def read(path: Path, *, root: Path | None = None) -> Iterator[Row]:
 
 def table_of(path: Path) -> Path:
     """The table behind a manifest path: the file itself, or an audiofolder's metadata file."""
-    if path.is_dir():
-        found = [path / name for name in FOLDER_TABLES if (path / name).is_file()]
+    if isdir(path):
+        found = [path / name for name in FOLDER_TABLES if isfile(path / name)]
         if found:
             return found[0]
         what = "is saved by the datasets package, not a table" if is_arrow(path) else "holds no table"
@@ -82,7 +85,7 @@ def table_of(path: Path) -> Path:
 
 def is_arrow(path: Path) -> bool:
     """Whether ``path`` is a folder written by ``Dataset.save_to_disk``, which only the datasets package can read."""
-    return any((path / name).is_file() for name in ("state.json", "dataset_dict.json"))
+    return any(isfile(path / name) for name in ("state.json", "dataset_dict.json"))
 
 
 class _TableError(Exception):

@@ -13,8 +13,8 @@ class Input:
     """One input of a step, pinned."""
 
     field: str  # spec field path: "model", "data.audio", "data.manifest"
-    ref: str  # pinned: "./model", "hf:owner/name@<commit>", "artifact:NAME@vN#path", "artifact:NAME#path" (made by this plan)
-    digest: str  # "sha256:..." of content; for an artifact "fingerprint:..." of the step that makes it; for the hub "commit:..."
+    ref: str  # pinned: "./model", "hf:owner/name@<commit>", "artifact:NAME@vN#path", "artifact:NAME#path" (to be made)
+    digest: str  # "sha256:..." of content, "commit:..." on the hub, "fingerprint:...#path" of the step that makes it
     path: str | None = None  # absolute path on this machine where it is known
     files: int = 0  # number of files behind it
     size: int = 0  # bytes
@@ -34,11 +34,14 @@ class Step:
     fingerprint: str  # 64 hex digits
     action: Action
     reasons: tuple[str, ...]  # "decode.beam_size 1 -> 8", "no artifact yet", "v3 has this fingerprint"
-    reuse: str | None = None  # "NAME@vN" that has this fingerprint (action reuse)
+    reuse: str | None = None  # what has this fingerprint: "NAME@vN", or "NAME" of an earlier step of this plan
     writes: bool = True  # whether apply changes anything for this step (a reuse may still move `latest` or add a link)
     after: tuple[str, ...] = ()  # names of steps of this plan that come first
     family: str | None = None
-    estimate: dict[str, Any] = field(default_factory=dict)  # memory_gb, weights_gb, audio_seconds, ... where known
+    estimate: dict[str, Any] = field(
+        default_factory=dict
+    )  # parameters, weights_gb, memory_gb, files, input_gb where known
+    code_version: int = 1  # of the kind; in the fingerprint
 
 
 @dataclass(frozen=True, kw_only=True)
