@@ -8,7 +8,8 @@ parakeet (`tokenizer.json`, where `▁` begins a word).
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -17,7 +18,9 @@ from typing import Any
 from runner.schema.errors import JobError
 
 WORD_START = "▁"
+BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 PHONEMES = "Wav2Vec2PhonemeCTCTokenizer"
+NO_TEXT = frozenset({"<s>", "</s>", "<unk>", "<pad>", "[UNK]", "[PAD]"})  # whatever the files say of them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,54 +63,81 @@ def _characters(
     root: Path, settings: Mapping[str, Any], *, vocab_size: int, blank: int | None, language: str | None
 ) -> Alphabet:
     file = root / "vocab.json"
-    ids = _one_language(file, _read(file), language or settings.get("target_lang"))
-    added = {**_read(root / "added_tokens.json", required=False), **_added(settings)}
-    symbols = {**{id_: token for token, id_ in added.items()}, **{id_: token for token, id_ in ids.items()}}
+    ids = _ids(file, _one_language(file, _read(file), language or settings.get("target_lang")))
+    added = {**_ids(file, _read(root / "added_tokens.json", required=False)), **_added(root, settings)}
+    symbols = {id_: token for token, id_ in (*added.items(), *ids.items())}
     special = _special(root, settings, defaults={"bos": "<s>", "eos": "</s>", "unk": "<unk>", "pad": "<pad>"})
     pad = special.pop("pad")
     blank = _checked_blank(file, blank, {**added, **ids}.get(pad), pad=pad, vocab_size=vocab_size)
-    delimiter = _content(settings.get("word_delimiter_token", "|"))
-    silent = {pad, *special.values()} - {delimiter}
-    texts, breaks = [""] * vocab_size, set()
-    every = settings.get("tokenizer_class") == PHONEMES  # phonemes are written apart, each is a word
-    for id_, symbol in symbols.items():
-        if not 0 <= id_ < vocab_size or id_ == blank or symbol in silent:
-            continue
-        gap = symbol == delimiter or symbol.isspace()
-        texts[id_] = "" if gap else symbol
-        if gap or every:
-            breaks.add(id_)
+    delimiter = _content(settings.get("word_delimiter_token") or "|")
+    silent = {pad, *special.values(), *NO_TEXT} - {delimiter}
+    apart = settings.get("tokenizer_class") == PHONEMES  # phonemes are written apart, each is a word
+
+    def split(symbol: str) -> tuple[str, bool]:
+        return ("", True) if symbol == delimiter or symbol.isspace() else (symbol, apart)
+
     lower = bool(settings.get("do_lower_case", False))
-    return Alphabet(texts=tuple(texts), breaks=frozenset(breaks), blank=blank, lower=lower)
+    return _spell(file, symbols, silent, split, blank=blank, vocab_size=vocab_size, lower=lower)
 
 
 def _pieces(root: Path, settings: Mapping[str, Any], *, vocab_size: int, blank: int | None) -> Alphabet:
     file = root / "tokenizer.json"
     content = _read(file)
-    vocabulary = content.get("model", {}).get("vocab", {})
-    if isinstance(vocabulary, list):  # unigram: [[piece, score], ...]
-        vocabulary = {piece: id_ for id_, (piece, _) in enumerate(vocabulary)}
-    added = {entry["content"]: entry["id"] for entry in content.get("added_tokens", [])}
+    try:
+        vocabulary, entries = content["model"]["vocab"], content.get("added_tokens", [])
+        if isinstance(vocabulary, list):  # unigram: [[piece, score], ...]
+            vocabulary = {piece: id_ for id_, (piece, _) in enumerate(vocabulary)}
+        added = _ids(file, {entry["content"]: entry["id"] for entry in entries})
+        silent = {entry["content"] for entry in entries if entry.get("special")}
+    except (KeyError, TypeError, ValueError) as exc:
+        raise _invalid(f"{file} is no tokenizer file with model.vocab and added_tokens: {exc!r}") from exc
+    vocabulary = _ids(file, vocabulary)
+    if any(map(BYTE.fullmatch, vocabulary)):
+        raise _invalid(f"{file} spells rare letters in bytes (<0x..>), which this runner does not read")
     special = _special(root, settings, defaults={"unk": "<unk>", "pad": "<pad>"})
     pad = special.pop("pad")
     blank = _checked_blank(file, blank, {**vocabulary, **added}.get(pad), pad=pad, vocab_size=vocab_size)
-    silent = {pad, *special.values(), *(e["content"] for e in content.get("added_tokens", []) if e.get("special"))}
-    texts, breaks = [""] * vocab_size, set()
-    for piece, id_ in {**vocabulary, **added}.items():
-        if not 0 <= id_ < vocab_size or id_ == blank or piece in silent:
-            continue
-        texts[id_] = piece.removeprefix(WORD_START)
-        if piece.startswith(WORD_START):
-            breaks.add(id_)
-    return Alphabet(texts=tuple(texts), breaks=frozenset(breaks), blank=blank)
+    silent |= {pad, *special.values(), *NO_TEXT}
+    symbols = {id_: piece for piece, id_ in (*vocabulary.items(), *added.items())}
+
+    def split(piece: str) -> tuple[str, bool]:
+        return piece.replace(WORD_START, " ").strip(), piece.startswith(WORD_START)
+
+    return _spell(file, symbols, silent, split, blank=blank, vocab_size=vocab_size)
 
 
-def _one_language(file: Path, vocabulary: Mapping[str, Any], language: str | None) -> dict[str, int]:
+def _spell(
+    file: Path,
+    symbols: Mapping[int, str],
+    silent: Set[str],
+    split: Callable[[str], tuple[str, bool]],
+    *,
+    blank: int,
+    vocab_size: int,
+    lower: bool = False,
+) -> Alphabet:
+    """``split`` says of a symbol what text it gives and whether a new word begins before it."""
+    spoken = {id_: split(symbol) for id_, symbol in symbols.items() if symbol not in silent and id_ != blank}
+    beyond = [symbols[id_] for id_ in sorted(spoken) if not 0 <= id_ < vocab_size]
+    if beyond:
+        raise _invalid(
+            f"{file} names {beyond[0]!r}, for which the model has no output: there are {vocab_size}; "
+            "the tokenizer belongs to another model, or its head was not resized"
+        )
+    return Alphabet(
+        texts=tuple(spoken.get(id_, ("", False))[0] for id_ in range(vocab_size)),
+        breaks=frozenset(id_ for id_, (_, breaks) in spoken.items() if breaks),
+        blank=blank,
+        lower=lower,
+    )
+
+
+def _one_language(file: Path, vocabulary: Mapping[str, Any], language: str | None) -> Any:
     nested = [key for key, value in vocabulary.items() if isinstance(value, dict)]
     if not nested:
-        return dict(vocabulary)
+        return vocabulary
     if language in nested:
-        return dict(vocabulary[language])
+        return vocabulary[language]
     near = get_close_matches(language or "", nested, n=3, cutoff=0.3) or sorted(nested)[:8]
     raise _invalid(
         f"{file} has no vocabulary for language {language!r}: it has {len(nested)}, such as {', '.join(near)}; "
@@ -138,13 +168,24 @@ def _special(root: Path, settings: Mapping[str, Any], *, defaults: Mapping[str, 
     return {role: _content(settings.get(key) or older.get(key) or defaults[role]) for role, key in keys.items()}
 
 
-def _added(settings: Mapping[str, Any]) -> dict[str, int]:
-    entries = settings.get("added_tokens_decoder", {})
-    return {_content(entry): int(id_) for id_, entry in entries.items()}
+def _added(root: Path, settings: Mapping[str, Any]) -> dict[str, int]:
+    try:
+        entries = settings.get("added_tokens_decoder") or {}
+        return {_content(entry): int(id_) for id_, entry in entries.items()}
+    except (AttributeError, TypeError, ValueError) as exc:
+        raise _invalid(
+            f"{root / 'tokenizer_config.json'}: added_tokens_decoder must map ids to tokens: {exc!r}"
+        ) from exc
+
+
+def _ids(file: Path, vocabulary: Any) -> dict[str, int]:
+    if not isinstance(vocabulary, dict) or not all(type(id_) is int for id_ in vocabulary.values()):
+        raise _invalid(f"{file} must map each symbol to a whole number")
+    return dict(vocabulary)
 
 
 def _content(token: Any) -> str:
-    return str(token["content"]) if isinstance(token, dict) else str(token)
+    return str(token.get("content", "") if isinstance(token, dict) else token)
 
 
 def _read(file: Path, *, required: bool = True) -> dict[str, Any]:

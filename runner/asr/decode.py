@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from runner.asr import confidence
 from runner.asr.alphabet import Alphabet
+from runner.asr.beam import search
 from runner.asr.words import Char, Path, Span, Word, spans
 from runner.schema.errors import JobError
 
@@ -40,13 +41,17 @@ def decode(
     ``log_probs`` is [frames, vocab], natural logarithms, only frames of real audio. A frame lasts ``frame_s`` seconds
     and the first one starts at ``offset_s``; times are on that grid, rounded to milliseconds, monotonic, and never
     beyond ``end_s`` (the end of the recording, for models whose last frame reaches over it). ``beam_size`` 1 is
-    greedy. Raises JobError (NaN) when the model's output holds NaN.
+    greedy. Raises JobError (NaN) when the model's output holds NaN, or a frame without any probability.
     """
     assert log_probs.ndim == 2 and log_probs.shape[1] == len(alphabet.texts), "output and alphabet do not match"
-    if np.isnan(log_probs).any():
-        raise JobError("The model's output holds NaN: try precision: fp32", failure="NaN")
-    path = greedy(log_probs, blank=alphabet.blank)
-    found = list(spans(path, alphabet=alphabet))
+    if not np.isfinite(log_probs.max(axis=1)).all():
+        raise JobError("the model's output holds NaN or no probability at all; try precision: fp32", failure="NaN")
+    best = (
+        greedy(log_probs, blank=alphabet.blank)
+        if beam_size == 1
+        else search(log_probs, blank=alphabet.blank, beam_size=beam_size)
+    )
+    found = list(spans(best, alphabet=alphabet))
     if not found:
         return Decoded(text="", confidence=None)
     first = np.array([span.first for span in found])
