@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from runner.registry import hub
 from runner.registry import weights as weights_of
 from runner.registry.facts import facts
 from runner.registry.family import Family, Resolved
@@ -15,7 +16,6 @@ from runner.schema.errors import PlanError
 
 Fields = dict[str, Any]
 LOCAL = ("./", "../", "/", "~")
-COMMIT = re.compile(r"[0-9a-f]{40}")
 _PART = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"
 HUB_ID = re.compile(rf"(?:{_PART}/)?{_PART}")
 # what a processor or tokenizer may read; each only where it is there
@@ -68,7 +68,7 @@ def resolve(
         family=family,
         model_type=config["model_type"],
         source="path" if source.commit is None else "hub",
-        ref=id if source.commit is None else f"hf:{id}@{source.commit}",
+        ref=id if source.commit is None else f"hf:{source.name}@{source.commit}",
         commit=source.commit,
         path=None if source.path is None else str(source.path),
         config=config,
@@ -79,16 +79,21 @@ def resolve(
 
 
 def open_source(id: str, *, revision: str, folder: Path) -> Source:  # noqa: A002
-    """The folder or hub repository behind ``id``."""
+    """The folder or hub repository behind ``id``; ``hf:owner/name@commit``, as plans pin it, is one too."""
     if id.startswith(LOCAL) or id in {".", ".."}:
         path = Path(id).expanduser()
         return Folder(id, path if path.is_absolute() else folder / path)
-    here = f"; the folder {id!r} is here: write './{id}' for it" if (folder / id).is_dir() else ""
-    if not HUB_ID.fullmatch(id) or ".." in id or "--" in id:
-        raise PlanError(
-            f"model {id!r} is neither a hub id (owner/name) nor a folder (./path, ../path, /path or ~/path){here}"
-        )
-    raise PlanError(f"model {id!r}: hub ids are not supported yet{here}")
+    repo, _, pinned = id.removeprefix("hf:").partition("@") if id.startswith("hf:") else (id, "", "")
+    try:
+        if not HUB_ID.fullmatch(repo) or ".." in repo or "--" in repo:
+            raise PlanError(
+                f"model {id!r} is neither a hub id (owner/name) nor a folder (./path, ../path, /path, ~/path)"
+            )
+        return hub.open_repository(repo, revision=pinned or revision)
+    except PlanError as error:
+        if (folder / id).is_dir():
+            raise PlanError(f"{error}; the folder {id!r} is here: write './{id}' for it") from error
+        raise
 
 
 def _processor(configs: dict[str, Fields]) -> Fields:
@@ -105,7 +110,7 @@ def _check_remote_code(configs: dict[str, Fields], *, source: Source, revision: 
         raise PlanError(
             f"model {source.name!r} brings its own code ({using[0]}: auto_map); read it, then set model.trust_remote_code: true and pin model.revision"
         )
-    if source.commit is not None and not COMMIT.fullmatch(revision):
+    if source.commit is not None and not hub.COMMIT.fullmatch(revision):
         raise PlanError(
             f"model {source.name!r} runs its own code, so model.revision must be a full commit, got {revision!r}; today it is {source.commit}"
         )
