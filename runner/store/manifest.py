@@ -52,7 +52,7 @@ class Manifest:
     def from_json(data: dict[str, Any]) -> Manifest:
         """Rebuild a manifest; keys that this version does not know go to ``extra``."""
         known = {f.name for f in fields(Manifest)} - {"extra"}
-        listed = {k: tuple(File(**f) for f in data[k]) for k in ("files", "records")}
+        listed: dict[str, Any] = {k: tuple(File(**f) for f in data[k]) for k in ("files", "records")}
         plain = {k: v for k, v in data.items() if k in known and k not in listed}
         plain |= {k: tuple(plain[k]) for k in ("inputs", "gates", "ledger")}
         return Manifest(**plain, **listed, extra={k: v for k, v in data.items() if k not in known})

@@ -1,0 +1,201 @@
+"""Who writes a name. A lease is a file `.leases/<name>.<n>.json`; a new holder makes the next number.
+
+The next number is made by put-if-absent, so of many takers one wins, and it is the fencing token: whoever finds a
+higher number than its own has been replaced. A released lease stays as a marker, so that numbers do not begin anew; gc
+removes old ones. The heartbeat is the file's time, which needs no space on a full disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from runner.schema.errors import ConflictError
+from runner.store.disk import make_folder, put_if_absent, storing, write_atomic
+from runner.store.owner import Owner, me
+
+TTL_S = 60.0  # a holder on another machine that has not been heard of for so long is taken to be dead
+_FILE = re.compile(r"([a-z0-9][a-z0-9-]{0,62})\.([1-9][0-9]{0,17})\.json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holder:
+    """One lease as it lies on disk."""
+
+    name: str
+    number: int
+    token: str
+    owner: Owner
+    run: str
+    since: float  # seconds since the epoch
+    released: bool
+    expires: float  # seconds since the epoch: last heartbeat + TTL_S
+
+    @property
+    def live(self) -> bool:
+        """Whether somebody holds it. On this machine only the process decides, so that no jump of the clock does."""
+        if self.released:
+            return False
+        state = self.owner.state()
+        return state == "alive" or (state == "elsewhere" and time.time() < self.expires)
+
+    def __str__(self) -> str:
+        since = datetime.fromtimestamp(self.since, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        run = f" for run {self.run!r}" if self.run else ""
+        return f"process {self.owner.pid} of {self.owner.user!r} on {self.owner.host!r}{run} since {since}"
+
+
+class Lease:
+    """A name held by this process until ``release`` or the end of the ``with`` block."""
+
+    def __init__(self, path: Path, holder: Holder) -> None:
+        self.name, self.token, self.number = holder.name, holder.token, holder.number
+        self._path, self._holder = path, holder
+        self._lost: ConflictError | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name=f"lease-{holder.name}", daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        """Raise ConflictError when somebody else took the name over; call it before anything becomes visible."""
+        if self._lost:
+            raise self._lost
+        found = holders(self._path.parent, self.name)
+        if found and found[-1].token == self.token:
+            return
+        by = f"taken over by {found[-1]}" if found else "its file was removed"
+        self._lost = ConflictError(f"the lease on {self.name!r} was lost: {by}; nothing was published, apply again")
+        raise self._lost
+
+    def note_run(self, run: str) -> None:
+        """Say which run it is for, for people who meet the conflict."""
+        self.check()
+        self._holder = Holder(**{**_fields(self._holder), "run": run})
+        with storing("write the lease", self._path):
+            write_atomic(self._path, _dump(self._holder))
+
+    def release(self) -> None:
+        """Give the name back; does nothing when it is lost or given back already."""
+        if self._stop.is_set():
+            return
+        self._stop.set()
+        self._thread.join()
+        with contextlib.suppress(ConflictError), storing("release the lease", self._path):
+            self.check()
+            write_atomic(self._path, _dump(Holder(**{**_fields(self._holder), "released": True})))
+
+    def _beat(self) -> None:
+        while not self._stop.wait(TTL_S / 4):
+            try:
+                self.check()
+                os.utime(self._path)
+            except ConflictError:
+                return  # kept in self._lost: the next check in the main thread raises it
+            except OSError:
+                continue  # a network disk may be away for a moment; if it stays away, others take over and check tells
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+def acquire(folder: Path, name: str, *, run: str = "") -> Lease:
+    """Hold ``name`` or say who does.
+
+    Raises:
+        ConflictError: a live process holds it.
+        StoreError: the store can't be written.
+    """
+    with storing("take the lease", folder):
+        make_folder(folder)
+        while True:
+            before = holders(folder, name)
+            _refuse(next((h for h in before if h.live), None))
+            mine = _new(name, before[-1].number + 1 if before else 1, run)
+            path = folder / f"{name}.{mine.number}.json"
+            if put_if_absent(path, _dump(mine)):
+                break
+        # gc may have removed the old numbers meanwhile, and somebody else may have begun at 1
+        rival = next((h for h in holders(folder, name) if h.number != mine.number and h.live), None)
+        if rival:
+            path.unlink()
+            _refuse(rival)
+        for old in before:
+            (folder / f"{name}.{old.number}.json").unlink(missing_ok=True)
+    return Lease(path, mine)
+
+
+def holders(folder: Path, name: str | None = None) -> list[Holder]:
+    """Every lease file of ``name`` (None: of all names), live or not, lowest number first."""
+    return sorted(_read_all(folder, name), key=lambda h: (h.name, h.number))
+
+
+def _read_all(folder: Path, name: str | None) -> Iterator[Holder]:
+    if not folder.is_dir():
+        return
+    for file in folder.iterdir():
+        found = _FILE.fullmatch(file.name)
+        if found and name in {None, found[1]}:
+            with contextlib.suppress(FileNotFoundError):  # released and cleaned meanwhile
+                yield _read(file, found[1], int(found[2]))
+
+
+def _read(path: Path, name: str, number: int) -> Holder:
+    expires = path.stat().st_mtime + TTL_S
+    try:
+        data: dict[str, Any] = json.loads(path.read_bytes())
+        owner = Owner(**data.pop("owner"))
+        return Holder(name=name, number=number, owner=owner, expires=expires, **data)
+    except (ValueError, TypeError, KeyError, AttributeError):  # half-written by a file system without links, or damaged
+        nobody = Owner(host="an unknown machine", boot="?", pid=0, start="", user="an unknown user")
+        return Holder(
+            name=name,
+            number=number,
+            token="",
+            owner=nobody,
+            run="",
+            since=expires - TTL_S,
+            released=False,
+            expires=expires,
+        )
+
+
+def _new(name: str, number: int, run: str) -> Holder:
+    now = time.time()
+    token = secrets.token_hex(16)
+    return Holder(
+        name=name, number=number, token=token, owner=me(), run=run, since=now, released=False, expires=now + TTL_S
+    )
+
+
+def _refuse(holder: Holder | None) -> None:
+    if holder:
+        raise ConflictError(
+            f"{holder.name!r} is being written by {holder}; wait until it is done or stop it with "
+            f"`runner cancel {holder.run or holder.name}`"
+        )
+
+
+def _fields(holder: Holder) -> dict[str, Any]:
+    return {**asdict(holder), "owner": holder.owner}
+
+
+def _dump(holder: Holder) -> bytes:
+    data = asdict(holder)
+    data = {key: data[key] for key in ("token", "owner", "run", "since", "released")}
+    return json.dumps(data, indent=1).encode() + b"\n"
