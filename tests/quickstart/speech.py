@@ -10,7 +10,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import espeakng_loader
 import numpy as np
@@ -26,15 +25,11 @@ RATES = range(80, 451)
 PITCHES = range(100)
 SEED = 1
 
-_Callback = ctypes.CFUNCTYPE(
-    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
-)
+_Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
 _one_at_a_time = threading.Lock()
 
 
-def say(
-    text: str, *, voice: str = "pt-br", rate: int = 170, pitch: int = 50
-) -> tuple[Samples, int]:
+def say(text: str, *, voice: str = "pt-br", rate: int = 170, pitch: int = 50) -> tuple[Samples, int]:
     """Speak `text`; return mono samples, float32 in [-1, 1), shape (n,), and their rate in Hz.
 
     `voice` is an eSpeak name with an optional variant (`pt`, `pt-br+f2`), `rate` is in words a
@@ -64,7 +59,7 @@ def add_noise(samples: Samples, snr_db: float, seed: int) -> Samples:
 
 
 @contextmanager
-def _fresh_library() -> Iterator[tuple[Any, int]]:
+def _fresh_library() -> Iterator[tuple[ctypes.CDLL, int]]:
     """Load eSpeak, start it, and unload it again; yields the library and its rate in Hz.
 
     Its glottal phase and filter memory are static variables that neither espeak_Initialize nor
@@ -82,21 +77,19 @@ def _fresh_library() -> Iterator[tuple[Any, int]]:
         _ctypes.dlclose(library._handle)
 
 
-def _set_voice(library: Any, voice: str) -> None:
+def _set_voice(library: ctypes.CDLL, voice: str) -> None:
     """Choose a voice; eSpeak itself takes an unknown variant in silence, so that is checked."""
     _, _, variant = voice.partition("+")
-    known = (
-        "+" not in voice or Path(espeakng_loader.get_data_path(), "voices", "!v", variant).is_file()
-    )
+    known = "+" not in voice or Path(espeakng_loader.get_data_path(), "voices", "!v", variant).is_file()
     if not known or library.espeak_SetVoiceByName(voice.encode()) != 0:
         raise ValueError(f"eSpeak NG has no voice {voice!r}; try 'pt', 'pt-br' or 'pt-br+f2'.")
 
 
-def _synthesise(library: Any, text: str) -> Samples:
+def _synthesise(library: ctypes.CDLL, text: str) -> Samples:
     """Run one utterance through a started library; shape (n,)."""
     chunks: list[NDArray[np.int16]] = []
 
-    def collect(wave: Any, count: int, _events: int | None) -> int:
+    def collect(wave: "ctypes._Pointer[ctypes.c_short]", count: int, _events: int | None) -> int:
         if wave and count > 0:
             chunks.append(np.ctypeslib.as_array(wave, shape=(count,)).copy())
         return 0
