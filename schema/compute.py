@@ -17,7 +17,8 @@ class Compute(Block):
     """GPUs per worker; a fraction shares one GPU."""
 
     cpus: Annotated[int | None, NEUTRAL, Field(ge=1, le=4096)] = None
-    """CPU cores per worker, which is also its number of threads; left out: all cores of the machine, shared among the workers."""
+    """CPU cores per worker, which is also its number of threads; left out: all cores of the machine, shared among the
+    workers."""
 
     memory_gb: Annotated[float | None, NEUTRAL, Field(gt=0, le=65536)] = None
     """Memory per worker in GB (10^9 bytes); left out: not limited."""

@@ -4,21 +4,38 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from runner.schema.block import Block
 from runner.schema.marks import FILES, MANIFEST, RESULT
+from runner.schema.reference import checked
 
 
 class AudioData(Block):
     """Audio by pattern, by folder, or by manifest; exactly one of `audio` and `manifest`."""
 
-    audio: Annotated[list[str] | None, FILES, Field(min_length=1, max_length=10000)] = None
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {"required": ["audio"], "properties": {"audio": {"type": "array"}}},
+                {"required": ["manifest"], "properties": {"manifest": {"type": "string"}}},
+            ]
+        }
+    )
+
+    audio: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=4096)]] | None,
+        FILES,
+        Field(min_length=1, max_length=10000, examples=[["audio/*.flac"]]),
+    ] = None
     """Files, glob patterns (`clips/*.flac`, `**` for any depth) or folders, relative to the spec file."""
 
-    manifest: Annotated[str | None, MANIFEST, Field(min_length=1, max_length=4096)] = None
-    """A `.jsonl`, `.csv` or `.tsv` table with `audio` and optional `text`, `id`, `start`, `end` (seconds); a datasets folder; or `artifact:NAME#path`."""
+    manifest: Annotated[
+        Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(checked)] | None, MANIFEST
+    ] = None
+    """A `.jsonl`, `.csv` or `.tsv` table with `audio` and optional `text`, `id`, `start`, `end` (seconds); a datasets
+    folder; or `artifact:NAME#path`."""
 
     root: Annotated[str | None, RESULT, Field(min_length=1, max_length=4096)] = None
     """Folder that the manifest's audio paths are relative to; left out: the manifest's own folder."""

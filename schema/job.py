@@ -19,7 +19,7 @@ class Job(Block):
     apiVersion: Annotated[Literal["runner/v1"], NEUTRAL] = "runner/v1"  # noqa: N815 (the name users know from Kubernetes)
     """Version of the spec language; left out means runner/v1, for ever."""
 
-    name: Annotated[str, NEUTRAL, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+    name: Annotated[str, NEUTRAL, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", examples=["podcast-pt"])]
     """Name of the artifact: lower-case letters, digits and hyphens, at most 63 characters."""
 
     compute: Annotated[Compute, BLOCK] = Compute()

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from runner.schema.block import Block
 from runner.schema.marks import MODEL, NEUTRAL, RESULT
+from runner.schema.reference import checked
 
 
 class Model(Block):
     """A model to start from."""
 
-    id: Annotated[str, MODEL, Field(min_length=1, max_length=4096)]
+    model_config = ConfigDict(json_schema_extra={"x-short-form": "id"})
+
+    id: Annotated[
+        str,
+        MODEL,
+        Field(min_length=1, max_length=4096, examples=["jonatasgrosman/wav2vec2-large-xlsr-53-portuguese"]),
+        AfterValidator(checked),
+    ]
     """A hub id (`owner/name`), a folder (`./path`), or another job's output (`artifact:NAME[@VERSION][#path]`)."""
 
     revision: Annotated[str, NEUTRAL, Field(min_length=1, max_length=255)] = "main"
     """Branch, tag or commit of a hub id; the plan pins it to a commit."""
 
     adapter: Annotated[str | None, RESULT, Field(pattern=r"^[a-zA-Z0-9_-]{1,63}$")] = None
-    """Language adapter of a model that carries several, for example `por` for MMS."""
+    """Language adapter of a model that carries several: letters, digits, `_` and `-`, for example `por` for MMS."""
 
     allow_pickle: Annotated[bool, NEUTRAL] = False
     """Accept weights stored as pickle where there is no safetensors file; they are read with weights-only loading."""

@@ -50,7 +50,8 @@ class Decode(Block):
     """How fine the times in the result are."""
 
     language: Annotated[str | None, RESULT, Field(pattern=r"^[a-z]{2,3}$")] = None
-    """Language of the speech for models that are told it (whisper), for example `pt`; left out: the model decides."""
+    """Language of the speech, for models that are told it (whisper): two or three lower-case letters, for example `pt`;
+    left out: the model decides."""
 
 
 class Batch(Block):
@@ -108,7 +109,7 @@ class AsrTranscribe(Job):
     batch: Annotated[Batch, BLOCK] = Batch()
     """How windows are put together for the model."""
 
-    outputs: Annotated[list[Literal["srt", "vtt", "txt", "ctm"]], RESULT] = []
+    outputs: Annotated[list[Literal["srt", "vtt", "txt", "ctm"]], RESULT] = []  # noqa: RUF012 (pydantic copies it)
     """Files to write beside `transcripts.jsonl`, one of each per recording."""
 
     on_error: Annotated[Literal["continue", "fail"], NEUTRAL] = "continue"

@@ -1,0 +1,31 @@
+"""The kinds of job, and the class of each."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import get_args
+
+from runner.schema import discover
+from runner.schema.job import Job
+
+PACKAGE = "runner.schema.jobs"
+
+
+@cache
+def kinds() -> tuple[str, ...]:
+    """Names of all kinds, sorted."""
+    return tuple(discover.names(PACKAGE))
+
+
+@cache
+def job_class(kind: str) -> type[Job]:
+    """The class that describes specs of ``kind``, which must be one of ``kinds()``."""
+    found: object = getattr(discover.load(PACKAGE, kind), discover.job_class_name(kind))
+    assert isinstance(found, type) and issubclass(found, Job)
+    return found
+
+
+def kind_of(job: type[Job]) -> str:
+    """Name of the kind that ``job`` describes."""
+    (name,) = get_args(job.model_fields["kind"].annotation)
+    return str(name)
