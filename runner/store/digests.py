@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 from runner.store.disk import digest_file
@@ -20,99 +20,95 @@ _TABLE = """CREATE TABLE IF NOT EXISTS digests (path BLOB PRIMARY KEY, size INTE
 inode INTEGER, sha256 TEXT) WITHOUT ROWID"""
 
 Stamp = tuple[int, int, int, int]  # size, mtime_ns, ctime_ns, inode
+Rows = dict[bytes, tuple[Stamp, str]]  # path -> its stamp when it was read, and sha256
 
 
 class Digests:
-    """sha256 of files, kept in an SQLite file at ``path``, or in memory where that can't be written or read.
+    """sha256 of files, kept in an SQLite file at ``path``, or in memory only where that can't be written or read.
 
     Any number of processes may share it; a damaged one is made anew. Nothing is created before it is needed.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._memory: dict[bytes, tuple[Stamp, str]] = {}  # what could not be written
+        self._memory: Rows = {}  # all that was asked for and had settled
 
-    def of(self, files: Sequence[Path]) -> list[str]:
-        """sha256 in hex of each file, in order; those not known are read, several at once.
+    def file(self, path: Path) -> str:
+        """sha256 in hex of one file; for many use ``of``, which opens the cache once.
 
         Raises:
-            OSError: a file can't be read.
+            OSError, ValueError: it can't be read.
         """
+        return self.of([path])[0] or digest_file(path)
+
+    def of(self, files: Sequence[Path]) -> list[str | None]:
+        """sha256 in hex of each file, in order, None where it can't be read; new ones are read, several at once."""
         keys = [os.fsencode(file.absolute()) for file in files]
-        stamps = [_stamp(key) for key in keys]
-        known = self._known(keys)
-        missing = [i for i, key in enumerate(keys) if known.get(key, (None,))[0] != stamps[i]]
-        fresh = self._read(files, stamps, missing)
-        self._keep({keys[i]: (stamps[i], digest) for i, (digest, settled) in fresh.items() if settled})
-        return [fresh[i][0] if i in fresh else known[key][1] for i, key in enumerate(keys)]
-
-    def _read(
-        self, files: Sequence[Path], stamps: Sequence[Stamp], missing: Sequence[int]
-    ) -> dict[int, tuple[str, bool]]:
-        """position -> (digest, whether the file had settled and did not change meanwhile)."""
-
-        def read(i: int) -> tuple[str, bool]:
-            latest = time.time_ns() - RACY_NS
-            digest = digest_file(files[i])
-            _, mtime, ctime, _ = stamps[i]
-            return digest, max(mtime, ctime) < latest and _stamp(os.fsencode(files[i])) == stamps[i]
-
+        stamps = {key: _stamp(key) for key in keys}
+        self._recall([key for key in keys if key not in self._memory])
+        found = {key: self._memory[key][1] for key, stamp in stamps.items() if self._is_known(key, stamp)}
+        missing = [(key, stamp) for key, stamp in stamps.items() if stamp and key not in found]
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing lets go of the interpreter
-            return dict(zip(missing, pool.map(read, missing), strict=True))
+            read = {key: row for key, row in pool.map(_read, missing) if row}
+        self._keep({key: (stamp, digest) for key, (stamp, digest, settled) in read.items() if settled})
+        return [found.get(key) or (read[key][1] if key in read else None) for key in keys]
 
-    def _known(self, keys: Sequence[bytes]) -> dict[bytes, tuple[Stamp, str]]:
-        found = dict(self._memory)
-        if self._path.exists():
-            try:
-                found |= self._select(keys)
-            except sqlite3.Error:
-                return found  # damaged or not readable: `_keep` makes it anew where it can
-        return found
+    def _is_known(self, key: bytes, stamp: Stamp | None) -> bool:
+        return stamp is not None and key in self._memory and self._memory[key][0] == stamp
 
-    def _select(self, keys: Sequence[bytes]) -> dict[bytes, tuple[Stamp, str]]:
-        found: dict[bytes, tuple[Stamp, str]] = {}
-        uri = f"{self._path.absolute().as_uri()}?mode=ro"
-        connection = sqlite3.connect(uri, timeout=10, uri=True)
-        try:
+    def _recall(self, keys: Sequence[bytes]) -> None:
+        if not keys or not self._path.exists():
+            return
+        # a damaged or unreadable cache is an empty one: `_keep` makes it anew where it can
+        with suppress(sqlite3.Error), closing(_open(self._path, "ro")) as connection:
             for start in range(0, len(keys), _CHUNK):
                 part = keys[start : start + _CHUNK]
-                marks = ",".join("?" * len(part))
-                rows = connection.execute(f"SELECT * FROM digests WHERE path IN ({marks})", part)
-                found |= {
-                    bytes(path): ((size, mtime, ctime, inode), sha) for path, size, mtime, ctime, inode, sha in rows
+                query = f"SELECT * FROM digests WHERE path IN ({','.join('?' * len(part))})"
+                rows = connection.execute(query, part)
+                self._memory |= {
+                    path: ((size, mtime, ctime, inode), sha) for path, size, mtime, ctime, inode, sha in rows
                 }
-        finally:
-            connection.close()
-        return found
 
-    def _keep(self, fresh: dict[bytes, tuple[Stamp, str]]) -> None:
+    def _keep(self, fresh: Rows) -> None:
+        self._memory |= fresh
         if not fresh:
             return
         try:
-            self._insert(fresh.items())
-        except sqlite3.OperationalError:  # read-only, full, or another process holds it for long
-            self._memory |= fresh
-        except sqlite3.DatabaseError:  # damaged: make it anew
-            with suppress(OSError):
-                self._path.unlink(missing_ok=True)
-            with suppress(sqlite3.Error):
-                self._insert(fresh.items())
-            self._memory |= fresh
-        except OSError:  # its folder can't be made
-            self._memory |= fresh
+            self._insert(fresh)
+        except (OSError, sqlite3.OperationalError):
+            return  # read-only, full, or busy for long: memory has it
+        except sqlite3.DatabaseError:  # damaged
+            with suppress(OSError, sqlite3.Error):
+                self._path.unlink()
+                self._insert(fresh)
 
-    def _insert(self, rows: Iterable[tuple[bytes, tuple[Stamp, str]]]) -> None:
+    def _insert(self, rows: Rows) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(self._path, timeout=10)
-        try:
-            with connection:
-                connection.execute(_TABLE)
-                flat = ((path, *stamp, sha) for path, (stamp, sha) in rows)
-                connection.executemany("INSERT OR REPLACE INTO digests VALUES (?,?,?,?,?,?)", flat)
-        finally:
-            connection.close()
+        with closing(_open(self._path, "rwc")) as connection, connection:
+            connection.execute(_TABLE)
+            flat = ((path, *stamp, sha) for path, (stamp, sha) in rows.items())
+            connection.executemany("INSERT OR REPLACE INTO digests VALUES (?,?,?,?,?,?)", flat)
 
 
-def _stamp(path: bytes) -> Stamp:
-    stat = os.stat(path)  # noqa: PTH116 (100,000 Path objects take 0.3 s)
+def _open(path: Path, mode: str) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", timeout=10, uri=True)
+
+
+def _stamp(path: bytes) -> Stamp | None:
+    try:
+        stat = os.stat(path)  # noqa: PTH116 (100,000 Path objects take 0.3 s)
+    except (OSError, ValueError):
+        return None
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
+
+
+def _read(known: tuple[bytes, Stamp]) -> tuple[bytes, tuple[Stamp, str, bool] | None]:
+    """(path, (stamp, sha256, whether the file had settled and stayed the same meanwhile)); None: it can't be read."""
+    path, stamp = known
+    latest = time.time_ns() - RACY_NS
+    try:
+        digest = digest_file(Path(os.fsdecode(path)))
+    except OSError:
+        return path, None
+    _, mtime, ctime, _ = stamp
+    return path, (stamp, digest, max(mtime, ctime) < latest and _stamp(path) == stamp)
