@@ -10,12 +10,14 @@ from typing import Any
 from runner.schema.block import Block
 from runner.schema.marks import Mark
 
+INPUTS = frozenset({Mark.MODEL, Mark.FILES, Mark.MANIFEST})
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Field:
     """One marked field of a spec."""
 
-    path: str  # as in the spec: "decode.beam_size", "models.0.model"
+    path: str  # as in the spec: "decode.beam_size", "models[0].model"
     mark: Mark
     value: Any
     block: Block  # the block that holds the field: its other fields say how to read it (revision, root)
@@ -56,6 +58,6 @@ def _blocks(value: Any, path: str) -> Iterator[tuple[str, Block]]:
     if isinstance(value, Block):
         yield path, value
     elif isinstance(value, list | tuple):
-        yield from ((f"{path}.{index}", inner) for index, inner in enumerate(value))
+        yield from ((f"{path}[{index}]", inner) for index, inner in enumerate(value))
     elif isinstance(value, Mapping):
         yield from ((f"{path}.{key}", inner) for key, inner in value.items())

@@ -18,10 +18,10 @@ from runner.schema import manifest
 from runner.schema.errors import PlanError
 
 # what a folder is searched for; a pattern takes whatever it matches
-AUDIO = frozenset(
-    (".aac", ".aif", ".aiff", ".amr", ".au", ".caf", ".flac", ".m4a", ".m4b", ".mka", ".mkv", ".mov", ".mp2", ".mp3")
-    + (".mp4", ".oga", ".ogg", ".opus", ".spx", ".wav", ".weba", ".webm", ".wma")
-)
+AUDIO = frozenset({
+    ".aac", ".aif", ".aiff", ".amr", ".au", ".caf", ".flac", ".m4a", ".m4b", ".mka", ".mkv", ".mov", ".mp2", ".mp3",
+    ".mp4", ".oga", ".ogg", ".opus", ".spx", ".wav", ".weba", ".webm", ".wma",
+})  # fmt: skip
 MAGIC = frozenset("*?[")
 
 

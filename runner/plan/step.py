@@ -38,9 +38,7 @@ class Step:
     writes: bool = True  # whether apply changes anything for this step (a reuse may still move `latest` or add a link)
     after: tuple[str, ...] = ()  # names of steps of this plan that come first
     family: str | None = None
-    estimate: dict[str, Any] = field(
-        default_factory=dict
-    )  # parameters, weights_gb, memory_gb, files, input_gb where known
+    estimate: dict[str, Any] = field(default_factory=dict)  # parameters, weights_gb, memory_gb where known
     code_version: int = 1  # of the kind; in the fingerprint
 
 

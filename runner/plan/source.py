@@ -1,0 +1,130 @@
+"""One spec on its way into a plan: its inputs by their marks, its references, its problems."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from runner.plan import references
+from runner.plan.fields import INPUTS, Field, walk
+from runner.plan.files import NoMatchError
+from runner.plan.inputs import Pinner, Place
+from runner.plan.reasons import Listing
+from runner.plan.step import Input, Step
+from runner.registry.family import Resolved
+from runner.schema import reference
+from runner.schema.errors import PlanError, Problem, SpecError
+from runner.schema.load import Loaded
+from runner.schema.marks import Mark
+from runner.schema.reference import Reference
+from runner.store.local import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pinned:
+    """The inputs of a spec, and the models among them as far as they are known."""
+
+    inputs: tuple[Input, ...]
+    models: tuple[Resolved, ...]
+
+
+class Source:
+    """A spec, looked at through its marks. What is wrong with it goes to ``problems``."""
+
+    def __init__(self, loaded: Loaded, problems: list[Problem]) -> None:
+        fields = list(walk(loaded.spec))
+        self.loaded = loaded
+        self.kind: str = next(field.value for field in fields if field.path == "kind")
+        self.result = [field.path for field in fields if field.mark is Mark.RESULT]
+        self._inputs = [field for field in fields if field.mark in INPUTS and field.value is not None]
+        self._folder = Path(loaded.folder)
+        self._problems = problems
+        self._bad: set[str] = set()  # paths of the fields with a problem
+        self._places: dict[str, list[Place]] = {}  # by path of the field
+        self._references: dict[str, Reference] = {}  # by path of the field
+        for field in self._inputs:
+            if isinstance(field.value, str) and reference.is_reference(field.value):
+                self._references[field.path] = reference.parse(field.value)
+
+    def upstream(self, known: Mapping[str, object]) -> tuple[str, ...]:
+        """Names of the specs of this set that come first: those referred to without a version."""
+        names = (r.name for r in self._references.values() if r.version is None and r.name in known)
+        return tuple(dict.fromkeys(names))
+
+    def cycle(self, loop: Sequence[str]) -> None:
+        """Note that this spec is part of a loop."""
+        path = next(path for path, target in self._references.items() if target.name == loop[1])
+        hint = "to break the loop take a version that is there, artifact:NAME@vN"
+        self._problems.append(self.loaded.problem(path, f"these specs need each other: {' -> '.join(loop)}", hint))
+
+    def find(self, pinner: Pinner) -> None:
+        """Find the files behind the inputs that are no artifacts, so that all can be hashed in one go."""
+        for field in self._good():
+            if field.path not in self._references:
+                with self._problems_of(field):
+                    self._places[field.path] = pinner.find(field, folder=self._folder)
+
+    def pin(
+        self, pinner: Pinner, store: Store, *, steps: Mapping[str, Step], known: Mapping[str, object]
+    ) -> Pinned | None:
+        """Pin every input; None when one cannot be. ``steps`` are planned already, ``known`` all names of the set."""
+        inputs: list[Input] = []
+        models: list[Resolved] = []
+        for field in self._good():
+            with self._problems_of(field):
+                found = self._references.get(field.path)
+                target = _target(found, field, store, steps, known) if found else None
+                entry, model = self._pin(field, pinner, target)
+                inputs.append(entry)
+                models += [] if model is None else [model]
+        return None if self._bad else Pinned(inputs=tuple(inputs), models=tuple(models))
+
+    def listing(self, pinner: Pinner, name: str) -> Listing:
+        """(path, digest) of every file behind the input called ``name``."""
+        field = next(field for field in self._inputs if field.input == name)
+        return [(entry.shown, entry.digest) for entry in pinner.listed(self._places.get(field.path, ()))]
+
+    def _pin(self, field: Field, pinner: Pinner, target: Input | None) -> tuple[Input, Resolved | None]:
+        if field.mark is not Mark.MODEL:
+            return target or pinner.data(field, self._places[field.path], folder=self._folder), None
+        if target is None:
+            entry, model = pinner.model(field, self._places[field.path], folder=self._folder)
+        elif target.path is None:
+            return target, None  # made by this plan: its family shows when it is there
+        else:
+            entry, model = target, pinner.resolve(field, id=target.path, folder=self._folder)
+        family = model.family
+        if self.kind not in family.kinds:
+            raise PlanError(
+                f"{entry.ref!r} is of family {family.name}, which serves {', '.join(family.kinds)}, not {self.kind}"
+            )
+        return entry, model
+
+    def _good(self) -> list[Field]:
+        return [field for field in self._inputs if field.path not in self._bad]
+
+    @contextmanager
+    def _problems_of(self, field: Field) -> Iterator[None]:
+        try:
+            yield
+        except SpecError as error:  # of a manifest: the places are in it, not in the spec
+            self._problems += error.problems
+        except NoMatchError as error:
+            self._problems.append(self.loaded.problem(f"{field.path}[{error.index}]", str(error)))
+        except PlanError as error:
+            self._problems.append(self.loaded.problem(field.path, str(error)))
+        else:
+            return
+        self._bad.add(field.path)
+
+
+def _target(
+    target: Reference, field: Field, store: Store, steps: Mapping[str, Step], known: Mapping[str, object]
+) -> Input:
+    """The artifact that a field refers to: of this plan, else of the store."""
+    step = steps.get(target.name) if target.version is None else None
+    if step is not None:
+        return references.in_plan(target, field=field.input, step=step, store=store)
+    return references.in_store(target, field=field.input, store=store, known=known)
