@@ -95,7 +95,7 @@ def _timed(words: Sequence[Word]) -> Iterator[_Timed]:
     """Words in whole milliseconds that never overlap nor go back; one longer than a line becomes several."""
     clock = 0
     for word in words:
-        text = "".join(word.word.split()).replace("-->", "→")  # it ends a caption's text
+        text = "".join(word.word.split()).replace("-->", "→")  # the sign between two times
         start = max(round(word.start * 1000), clock)
         end = max(round(word.end * 1000), start + 1)
         for at in range(0, len(text), LINE):
