@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,8 @@ class Listed:
 class Pinner:
     """Pins what lies in folders and on a hub. Looks once at what several steps share; hashes files in one go.
 
-    ``find`` every field before anything else is asked: what was found by then is hashed together, which matters for
-    1,000 specs (a look-up in the cache of digests costs 0.2 ms, however many files it is for).
+    What ``find`` has found is hashed together when the first digest is asked for: a look-up in the cache of digests
+    costs as much for one file as for hundreds.
     """
 
     def __init__(self, digests: Digests) -> None:
@@ -46,24 +46,30 @@ class Pinner:
         self._known: dict[Path, str] = {}
         self._found: dict[Path, None] = {}  # in order, not hashed yet
         self._models: dict[tuple[Any, ...], Resolved] = {}
+        self._places: dict[tuple[Any, ...], list[Place]] = {}
 
     def find(self, field: Field, *, folder: Path) -> list[Place]:
         """The files behind a field, in order: of a manifest the table first, of a model on a hub none.
 
         Raises PlanError or SpecError.
         """
-        match field.mark:
-            case Mark.FILES:
-                places = [(name, folder / name) for name in files.expand(field.value, folder=folder)]
-            case Mark.MANIFEST:
-                places = _of_manifest(field, folder=folder)
-            case _:
-                places = _of_model(self.resolve(field, id=field.value, folder=folder))
+        if field.mark is Mark.MODEL:
+            places = _of_model(self.resolve(field, id=field.value, folder=folder))
+        else:
+            value, root = (
+                field.value if isinstance(field.value, str) else tuple(field.value),
+                field.beside("root", None),
+            )
+            if (folder, value, root) not in self._places:
+                files_of = _of_manifest if field.mark is Mark.MANIFEST else _of_patterns
+                self._places[folder, value, root] = files_of(field, folder=folder)
+            places = self._places[folder, value, root]
         self._found |= dict.fromkeys(path for _, path in places if path not in self._known)
         return places
 
-    def listed(self, places: Iterable[Place]) -> list[Listed]:
-        """Files that were found, with their digests."""
+    def listing(self, field: Field, *, folder: Path) -> list[Listed]:
+        """What ``find`` finds, with digests."""
+        places = self.find(field, folder=folder)
         if self._found:
             self._hash()
         return [Listed(shown=shown, path=path, digest=self._known[path]) for shown, path in places]
@@ -76,17 +82,18 @@ class Pinner:
             self._models[key] = resolve(id, folder=folder, **options)
         return self._models[key]
 
-    def model(self, field: Field, places: Iterable[Place], *, folder: Path) -> tuple[Input, Resolved]:
-        """Pin a model that is no artifact."""
+    def model(self, field: Field, *, folder: Path) -> tuple[Input, Resolved]:
+        """Pin a MODEL field that names no artifact. Raises PlanError."""
         found = self.resolve(field, id=field.value, folder=folder)
-        digest = digest_of(self.listed(places)) if found.commit is None else f"commit:{found.commit}"
+        listing = self.listing(field, folder=folder)
+        digest = digest_of(listing) if found.commit is None else f"commit:{found.commit}"
         size = sum(size for _, size in found.files)
         count = len(found.files)
         return Input(field=field.input, ref=found.ref, digest=digest, path=found.path, files=count, size=size), found
 
-    def data(self, field: Field, places: Iterable[Place], *, folder: Path) -> Input:
-        """Pin files or a manifest."""
-        listing = self.listed(places)
+    def data(self, field: Field, *, folder: Path) -> Input:
+        """Pin a FILES or MANIFEST field that names no artifact. Raises PlanError or SpecError."""
+        listing = self.listing(field, folder=folder)
         inside = [entry for entry in listing if entry.shown != TABLE]
         return Input(
             field=field.input,
@@ -108,6 +115,10 @@ class Pinner:
 def digest_of(listing: Sequence[Listed]) -> str:
     """Digest of the files behind an input, as it stands in ``Input.digest``."""
     return fingerprint.of_listing((entry.shown, entry.digest) for entry in listing)
+
+
+def _of_patterns(field: Field, *, folder: Path) -> list[Place]:
+    return [(name, folder / name) for name in files.expand(field.value, folder=folder)]
 
 
 def _of_manifest(field: Field, *, folder: Path) -> list[Place]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from runner.plan import references
 from runner.plan.fields import INPUTS, Field, walk
 from runner.plan.files import NoMatchError
-from runner.plan.inputs import Pinner, Place
+from runner.plan.inputs import Pinner
 from runner.plan.reasons import Listing
 from runner.plan.step import Input, Step
 from runner.registry.family import Resolved
@@ -42,7 +42,6 @@ class Source:
         self._folder = Path(loaded.folder)
         self._problems = problems
         self._bad: set[str] = set()  # paths of the fields with a problem
-        self._places: dict[str, list[Place]] = {}  # by path of the field
         self._references: dict[str, Reference] = {}  # by path of the field
         for field in self._inputs:
             if isinstance(field.value, str) and reference.is_reference(field.value):
@@ -64,7 +63,7 @@ class Source:
         for field in self._good():
             if field.path not in self._references:
                 with self._problems_of(field):
-                    self._places[field.path] = pinner.find(field, folder=self._folder)
+                    pinner.find(field, folder=self._folder)
 
     def pin(
         self, pinner: Pinner, store: Store, *, steps: Mapping[str, Step], known: Mapping[str, object]
@@ -84,13 +83,15 @@ class Source:
     def listing(self, pinner: Pinner, name: str) -> Listing:
         """(path, digest) of every file behind the input called ``name``."""
         field = next(field for field in self._inputs if field.input == name)
-        return [(entry.shown, entry.digest) for entry in pinner.listed(self._places.get(field.path, ()))]
+        if field.path in self._references:
+            return ()
+        return [(entry.shown, entry.digest) for entry in pinner.listing(field, folder=self._folder)]
 
     def _pin(self, field: Field, pinner: Pinner, target: Input | None) -> tuple[Input, Resolved | None]:
         if field.mark is not Mark.MODEL:
-            return target or pinner.data(field, self._places[field.path], folder=self._folder), None
+            return target or pinner.data(field, folder=self._folder), None
         if target is None:
-            entry, model = pinner.model(field, self._places[field.path], folder=self._folder)
+            entry, model = pinner.model(field, folder=self._folder)
         elif target.path is None:
             return target, None  # made by this plan: its family shows when it is there
         else:
