@@ -12,10 +12,10 @@ Fields = dict[str, Any]
 
 
 def facts(family: Family, *, config: Fields, processor: Fields, weights: Weights, name: str) -> Fields:
-    """What is known about a model, JSON types only. ``processor`` is its feature extractor's settings, {} where missing.
+    """What is known about a model, JSON types only. ``processor`` is its feature extractor's settings, {} if missing.
 
-    Keys: parameters, parameters_from, weights_bytes, dtypes, vocab_size, blank_id (ctc), hidden, layers, sample_rate (Hz),
-    stride_samples, stride_ms, receptive_samples, mask, feat_extract_norm, do_normalize, normalise.
+    Keys: parameters, parameters_from, weights_bytes, dtypes, vocab_size, blank_id (ctc), hidden, layers, sample_rate
+    (Hz), stride_samples, stride_ms, receptive_samples, mask, feat_extract_norm, do_normalize (waveforms), normalise.
     """
     found: Fields = {"weights_bytes": weights.size, **_parameters(config, weights)}
     found |= {fact: lookup(config, key, family) for fact, key in family.keys.items()}
@@ -31,7 +31,7 @@ def facts(family: Family, *, config: Fields, processor: Fields, weights: Weights
         "receptive_samples": receptive,
         "feat_extract_norm": norm,
         "mask": norm != "group",
-        "do_normalize": processor.get("do_normalize", True),
+        "do_normalize": processor.get("do_normalize", True) if family.features == "waveform" else None,
         "normalise": family.normalise,
     }
     _check_head(family, config=config, found=found, weights=weights, name=name)
@@ -64,7 +64,8 @@ def _frames(family: Family, config: Fields, processor: Fields, name: str) -> tup
         kernels, strides = (lookup(config, key, family) for key in ("conv_kernel", "conv_stride"))
         if not _sizes(kernels) or not _sizes(strides) or len(kernels) != len(strides):
             raise PlanError(
-                f"model {name!r}: conv_kernel {kernels!r:.80} and conv_stride {strides!r:.80} must be lists of as many positive numbers"
+                f"model {name!r}: conv_kernel {kernels!r:.80} and conv_stride {strides!r:.80} must be lists of "
+                "equally many positive numbers; mend config.json"
             )
         stride, receptive = 1, 1
         for kernel, step in zip(kernels, strides, strict=True):
@@ -77,7 +78,8 @@ def _frames(family: Family, config: Fields, processor: Fields, name: str) -> tup
         )
         if not all(map(_positive, (hop, window, factor))):
             raise PlanError(
-                f"model {name!r}: hop_length {hop!r}, win_length {window!r} and subsampling {factor!r} must be positive numbers"
+                f"model {name!r}: hop_length {hop!r}, win_length {window!r} and subsampling {factor!r} must be "
+                "positive numbers; mend its JSON files"
             )
         stride, receptive = hop * factor, (family.receptive_frames - 1) * hop + window
     if config.get("add_adapter"):  # convolutions after the encoder, each with its own stride
@@ -102,19 +104,19 @@ def _check_head(family: Family, *, config: Fields, found: Fields, weights: Weigh
         was = f" (it is a {listed[0]})" if listed and not by_name else ""
         need = f"{family.architectures[0]} with {' or '.join(family.head)}"
         raise PlanError(
-            f"model {name!r} cannot transcribe: it has no {_HEADS[family.task]}{was}; give a checkpoint of {need}, or fine-tune this one"
+            f"model {name!r} cannot transcribe: it has no {_HEADS[family.task]}{was}; "
+            f"give a checkpoint of {need}, or fine-tune this one"
         )
-    if heads and heads[0].shape[:1] != (found["vocab_size"],):
-        found_rows = heads[0].shape[0] if heads[0].shape else 0
-        if found["vocab_size"] is not None:
-            raise PlanError(
-                f"model {name!r}: its head has {found_rows} rows but config.json says vocab_size {found['vocab_size']!r}; make the two agree"
-            )
-        found["vocab_size"] = found_rows
+    rows = heads[0].shape[0] if heads and heads[0].shape else found["vocab_size"]
+    if found["vocab_size"] not in {rows, None}:
+        said = f"its head has {rows} rows but config.json says vocab_size {found['vocab_size']!r}"
+        raise PlanError(f"model {name!r}: {said}; make the two agree")
+    found["vocab_size"] = rows
     blank, size = found.get("blank_id"), found["vocab_size"]
     if family.task == "ctc" and not (type(blank) is int and type(size) is int and 0 <= blank < size):
         raise PlanError(
-            f"model {name!r}: pad_token_id {blank!r}, the CTC blank, must be a row of its head (vocab_size {size!r}); mend config.json"
+            f"model {name!r}: pad_token_id {blank!r}, the CTC blank, must be a row of its head (vocab_size {size!r}); "
+            "mend config.json"
         )
 
 

@@ -55,8 +55,8 @@ def open_repository(repo: str, *, revision: str) -> Source:
             return Cached(repo, folder, commit=commit)
     if offline():
         raise PlanError(
-            f"model {repo!r} at revision {revision!r} is not in the cache {str(home.parent)!r} and HF_HUB_OFFLINE is set; "
-            "unset it once to fetch the model, or give a folder (./path)"
+            f"model {repo!r} at revision {revision!r} is not in the cache {str(home.parent)!r}, and HF_HUB_OFFLINE is "
+            "set; unset it once to fetch the model, or give a folder (./path)"
         )
     source: Source = _client().Repository(repo, revision=revision)
     return source

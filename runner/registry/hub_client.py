@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, errors, hf_hub_download, hf_hub_url
+from huggingface_hub import HfApi, errors, get_token, hf_hub_download, hf_hub_url
 from huggingface_hub.utils import build_hf_headers, disable_progress_bars, get_session, hf_raise_for_status
 
 from runner.registry import safetensors_header
@@ -113,11 +113,7 @@ def _refused(error: Exception, repo: str, revision: str) -> str | None:
     if isinstance(error, errors.RevisionNotFoundError):
         return f"model {repo!r} has no revision {revision!r}; give a branch, a tag or a full commit of {page}"
     if isinstance(error, errors.RepositoryNotFoundError) or _status(error) in {401, 403}:
-        token = (
-            "the token in HF_TOKEN may not read it"
-            if os.environ.get("HF_TOKEN")
-            else "is private and HF_TOKEN is unset"
-        )
+        token = "your token may not read it" if get_token() else "it is private and HF_TOKEN is not set"
         return f"model {repo!r} is not on {endpoint()}, or {token}; check owner and name at {page}"
     if isinstance(error, errors.EntryNotFoundError) and not isinstance(error, errors.LocalEntryNotFoundError):
         return f"model {repo!r} at {revision!r} lacks a file that the hub lists; plan again"

@@ -21,7 +21,7 @@ def families() -> dict[str, Family]:
 
 
 def recognise(config: dict[str, Any], *, name: str) -> Family:
-    """The family of ``config``; raises PlanError with the nearest family when there is none. ``name`` is for messages."""
+    """The family of ``config``; raises PlanError, naming the nearest family. ``name`` is for messages."""
     model_type = config.get("model_type")
     if not isinstance(model_type, str):
         raise PlanError(f"model {name!r}: its config.json has no model_type; {_known()}")

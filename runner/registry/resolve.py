@@ -1,4 +1,4 @@
-"""From an id or a folder to what the model is: config first, headers checked, nothing downloaded but what a plan needs."""
+"""From an id or a folder to what the model is: config first, headers checked, only what a plan needs downloaded."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ SIDE_FILES = (
     "normalizer.json",
     "generation_config.json",
 )
+VOCABULARIES = {"vocab.json", "tokenizer.json"}
 CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json", "tokenizer_config.json")
 
 
@@ -58,6 +59,10 @@ def resolve(
     config = configs["config.json"]
     _check_remote_code(configs, source=source, revision=revision, trusted=trust_remote_code)
     family = recognise(config, name=id)
+    if not source.files.keys() & VOCABULARIES:
+        raise PlanError(
+            f"model {id!r} has no vocabulary ({' or '.join(sorted(VOCABULARIES))}); save its processor beside it"
+        )
     weights = weights_of.find(source, allow_pickle=allow_pickle)
     found = facts(family, config=config, processor=_processor(configs), weights=weights, name=id)
     files = {*SIDE_FILES, *weights.files} | (_code(source) if trust_remote_code else set())
@@ -108,11 +113,13 @@ def _check_remote_code(configs: dict[str, Fields], *, source: Source, revision: 
         return
     if not trusted:
         raise PlanError(
-            f"model {source.name!r} brings its own code ({using[0]}: auto_map); read it, then set model.trust_remote_code: true and pin model.revision"
+            f"model {source.name!r} brings its own code ({using[0]}: auto_map); read it, then set "
+            "model.trust_remote_code: true and pin model.revision to a commit"
         )
     if source.commit is not None and not hub.COMMIT.fullmatch(revision):
         raise PlanError(
-            f"model {source.name!r} runs its own code, so model.revision must be a full commit, got {revision!r}; today it is {source.commit}"
+            f"model {source.name!r} runs its own code, so model.revision must be a full commit, got {revision!r}; "
+            f"today it is {source.commit}"
         )
 
 

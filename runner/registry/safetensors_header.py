@@ -114,7 +114,7 @@ def _tensor(key: str, value: Any, name: str) -> Tensor:
     if bits % 8 or tensor.end - tensor.start != bits // 8:
         raise damaged(
             name,
-            f"{what} of shape {shape!r:.80} and dtype {dtype} needs {bits / 8:g} bytes, its offsets give {tensor.end - tensor.start}",
+            f"{what}, {dtype} of shape {shape!r:.80}, needs {bits / 8:g} bytes but has {tensor.end - tensor.start}",
         )
     return tensor
 

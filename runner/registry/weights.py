@@ -40,8 +40,8 @@ def find(source: Source, *, allow_pickle: bool) -> Weights:
         if allow_pickle:
             return Weights(kind="pickle", files=files, size=_size(source, files), tensors={})
         raise PlanError(
-            f"model {source.name!r} has its weights only as pickle ({files[-1]}), which can run code when it is read; set "
-            "model.allow_pickle: true to read it with weights-only loading, or convert it to model.safetensors"
+            f"model {source.name!r} has its weights only as pickle ({files[-1]}), which can run code when it is read; "
+            "set model.allow_pickle: true to read it with weights-only loading, or convert it to model.safetensors"
         )
     other = [f for f in source.files if f.endswith(FOREIGN)]
     found = f"found {', '.join(map(repr, other[:5]))}" if other else "found no weights at all"
@@ -59,7 +59,8 @@ def adapter(source: Source, language: str, *, allow_pickle: bool) -> Weights:
     near = difflib.get_close_matches(language, known, n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(map(repr, near))}? " if near else ""
     raise PlanError(
-        f"model {source.name!r} has no adapter.{language}.safetensors for model.adapter {language!r}; {hint}{len(known)} languages are there"
+        f"model {source.name!r} has no adapter.{language}.safetensors for model.adapter {language!r}; "
+        f"{hint}{len(known)} languages are there"
     )
 
 

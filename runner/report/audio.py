@@ -53,5 +53,9 @@ class Clips:
         except (OSError, ValueError):  # gone since the job read it, or a path that no file can have
             return media_type, b""
         # a file of another kind under an audio name must not be copied into a page that people pass on
-        is_audio = content[at:].startswith(magic) if magic else content[:3] == b"ID3" or (content[0] == 0xFF and content[1:2] >= b"\xe0")
+        is_audio = (
+            content[at:].startswith(magic)
+            if magic
+            else content[:3] == b"ID3" or (content[0] == 0xFF and content[1:2] >= b"\xe0")
+        )
         return media_type, content if is_audio and len(content) <= limit else b""

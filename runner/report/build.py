@@ -20,7 +20,7 @@ from markupsafe import Markup
 from runner.context import Plot, Result, Table
 from runner.report import plot as plots
 from runner.report.audio import Clips
-from runner.report.text import duration, size, value
+from runner.report.text import duration, moment, size, value
 
 Fields = dict[str, Any]
 SCHEMA_VERSION = 1
@@ -83,7 +83,7 @@ def html(data: Fields, *, audio_root: Path | None) -> str:
     """The page for ``data`` (of ``Report.to_json``): one file that asks nothing of any other."""
     clips = Clips(audio_root)
     style, script = (_own(name) for name in ("style.css", "script.js"))
-    tables = [{**table, "players": _players(table, clips)} for table in data["tables"]]
+    tables = [{**t, "players": _players(t, clips), "numeric": _numeric(t)} for t in data["tables"]]
     page = _environment().get_template("template.html")
     return page.render(
         report=data,
@@ -101,8 +101,10 @@ def html(data: Fields, *, audio_root: Path | None) -> str:
 
 def _environment() -> jinja2.Environment:
     loader = jinja2.FunctionLoader(_own)
-    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    environment.filters |= {"value": value, "size": size, "duration": duration}
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters |= {"value": value, "size": size, "duration": duration, "moment": moment}
     return environment
 
 
@@ -115,18 +117,21 @@ def _policy(style: str, script: str) -> str:
     def allowed(text: str) -> str:
         return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
 
-    return f"default-src 'none'; style-src {allowed(style)}; script-src {allowed(script)}; media-src data:; base-uri 'none'; form-action 'none'"
+    own = f"style-src {allowed(style)}; script-src {allowed(script)}; media-src data:"
+    return f"default-src 'none'; {own}; base-uri 'none'; form-action 'none'"
 
 
 def _cut(table: Table) -> Fields:
-    """The table as JSON, at most ``MAX_ROWS`` rows; where there is a status column, those that are not ok come first."""
+    """The table as JSON, at most ``MAX_ROWS`` rows; of a longer one with a status, those that are not ok first."""
     rows = list(table.rows)
     note = table.note
     if len(rows) > MAX_ROWS:
         if "status" in table.columns:
             at = table.columns.index("status")
             rows.sort(key=lambda row: row[at] == "ok")
-        left_out = f"{MAX_ROWS:,} of {len(rows):,} rows" + (", those that are not ok first" if "status" in table.columns else "")
+        left_out = f"{MAX_ROWS:,} of {len(rows):,} rows" + (
+            ", those that are not ok first" if "status" in table.columns else ""
+        )
         note = f"{left_out}; {note}" if note else left_out
     return {**asdict(table), "rows": rows[:MAX_ROWS], "total": len(rows), "note": note}
 
@@ -137,6 +142,12 @@ def _players(table: Fields, clips: Clips) -> list[str | None]:
         return [None] * len(table["rows"])
     at = table["columns"].index(table["audio"])
     return [clips.uri(row[at]) for row in table["rows"]]
+
+
+def _numeric(table: Fields) -> list[bool]:
+    """Whether each column holds numbers, or nothing where there is none."""
+    kinds = [{type(row[at]) for row in table["rows"]} - {type(None)} for at in range(len(table["columns"]))]
+    return [bool(kind) and kind <= {int, float} for kind in kinds]
 
 
 def _took(run: Mapping[str, Any]) -> float | None:

@@ -1,4 +1,4 @@
-"""Bars and points as inline SVG, a few hundred bytes a plot. matplotlib's own is 20 to 100 kB and takes 0.5 s to load."""
+"""Bars and points as inline SVG: a few kB a plot, where matplotlib writes 20 to 100 and takes 0.5 s to load."""
 
 from __future__ import annotations
 
@@ -18,11 +18,20 @@ def svg(plot: Plot) -> str:
     pairs = [(x, y) for x, y in zip(plot.x, plot.y, strict=True) if _finite(y) and (plot.kind == "bar" or _finite(x))]
     missing = len(plot.y) - len(pairs)
     label = escape(f"{plot.title}: {plot.y_label} by {plot.x_label}")
-    note = f'<text class="quiet" x="{WIDTH - RIGHT}" y="{TOP + 8}" text-anchor="end">{missing} without a number</text>' if missing else ""
-    body = _marks(plot, pairs) if pairs else f'<text class="quiet" x="{WIDTH / 2}" y="{HEIGHT / 2}" text-anchor="middle">no data</text>'
+    note = (
+        f'<text class="quiet" x="{WIDTH - RIGHT}" y="{TOP + 8}" text-anchor="end">{missing} without a number</text>'
+        if missing
+        else ""
+    )
+    body = (
+        _marks(plot, pairs)
+        if pairs
+        else f'<text class="quiet" x="{WIDTH / 2}" y="{HEIGHT / 2}" text-anchor="middle">no data</text>'
+    )
     names = (
         f'<text x="{(LEFT + WIDTH - RIGHT) / 2:g}" y="{HEIGHT - 6}" text-anchor="middle">{escape(plot.x_label)}</text>'
-        f'<text transform="translate(12 {(TOP + HEIGHT - BOTTOM) / 2:g}) rotate(-90)" text-anchor="middle">{escape(plot.y_label)}</text>'
+        f'<text transform="translate(12 {(TOP + HEIGHT - BOTTOM) / 2:g}) rotate(-90)" text-anchor="middle">'
+        f"{escape(plot.y_label)}</text>"
     )
     return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{body}{names}{note}</svg>'
 
@@ -51,10 +60,16 @@ def _bars(drawn: list[tuple[object, float, float]], base: float) -> str:
         name = value(x)
         left, width = LEFT + i * step + 0.1 * step, 0.8 * step
         title = f"<title>{escape(name)}: {value(y)}</title>"
-        parts.append(f'<rect class="mark" x="{left:.1f}" y="{min(top, base):.1f}" width="{width:.1f}" height="{abs(base - top):.1f}">{title}</rect>')
+        parts.append(
+            f'<rect class="mark" x="{left:.1f}" y="{min(top, base):.1f}" width="{width:.1f}" '
+            f'height="{abs(base - top):.1f}">{title}</rect>'
+        )
         if i % every == 0:
             short = name if len(name) <= room else name[: room - 1] + "…"
-            parts.append(f'<text class="quiet" x="{left + width / 2:.1f}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle">{escape(short)}</text>')
+            parts.append(
+                f'<text class="quiet" x="{left + width / 2:.1f}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle">'
+                f"{escape(short)}</text>"
+            )
     return "".join(parts)
 
 
@@ -65,7 +80,10 @@ def _points(drawn: list[tuple[object, float, float]]) -> str:
     def place(x: float) -> float:
         return LEFT + (WIDTH - LEFT - RIGHT) * (x - low) / (high - low)
 
-    names = (f'<text class="quiet" x="{place(t):.1f}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle">{value(t)}</text>' for t in ticks)
+    names = (
+        f'<text class="quiet" x="{place(t):.1f}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle">{value(t)}</text>'
+        for t in ticks
+    )
     marks = (
         f'<circle class="mark" cx="{place(x):.1f}" cy="{top:.1f}" r="3"><title>{value(x)}: {value(y)}</title></circle>'
         for x, (_, y, top) in zip(numbers, drawn, strict=True)

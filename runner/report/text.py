@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from typing import Any
 
 
 def value(thing: Any) -> str:
     """``thing`` in a few characters: floats to four digits, thousands set apart, mappings as ``key value`` pairs."""
-    if thing is None:
-        return "–"
-    if isinstance(thing, bool):
-        return "yes" if thing else "no"
-    if isinstance(thing, int):
-        return f"{thing:,}" if abs(thing) >= 10_000 else str(thing)
-    if isinstance(thing, float):
+    if thing is None or isinstance(thing, bool):
+        return {None: "–", True: "yes", False: "no"}[thing]
+    if isinstance(thing, (int, float)):
         return f"{thing:,.0f}" if abs(thing) >= 10_000 else f"{thing:.4g}"
     if isinstance(thing, Mapping):
         return ", ".join(f"{key} {value(item)}" for key, item in thing.items())
@@ -35,6 +32,15 @@ def duration(seconds: float | None) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def moment(time: str) -> str:
+    """An ISO 8601 time as ``2026-11-22 11:12 UTC``; anything else as it is."""
+    try:
+        when = datetime.fromisoformat(time)
+    except ValueError:
+        return time
+    return f"{when:%Y-%m-%d %H:%M} UTC" if when.utcoffset() == timedelta(0) else f"{when:%Y-%m-%d %H:%M %z}".strip()
 
 
 def size(count: int | None) -> str:

@@ -15,7 +15,5 @@ FAMILY = Family(
     features="waveform",
     mask="by_feat_extract_norm",
     normalise="per utterance to zero mean and unit variance over the unpadded part, where do_normalize is set",
-    limits=(
-        "its relative position bias keeps attention from running without the full matrix: memory grows with length squared",
-    ),
+    limits=("its position bias needs the whole attention matrix: memory grows with the square of the window",),
 )
