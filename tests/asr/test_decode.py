@@ -18,6 +18,7 @@ from runner.asr.decode import Decoded, decode
 from runner.schema.errors import JobError
 from tests.asr.signals import ALPHABET, SYMBOLS, noise, spoken
 
+QUICKSTART = Path(__file__).parents[2] / "specs" / "quickstart"
 PATHS = st.text(alphabet="_|?abl", max_size=60)
 
 
@@ -160,3 +161,24 @@ def test_text_of_pieces_is_that_of_transformers(tmp_path: Path) -> None:
         output: NDArray[np.float32] = noise(seed, frames=120, vocab=10)
         expected = plain(tokenizer.decode(output.argmax(axis=1).tolist()))
         assert decode(output, alphabet=alphabet, frame_s=0.08).text == expected
+
+
+def test_text_of_real_output_is_that_of_transformers() -> None:
+    """The quickstart's model on those of its clips that are 16 kHz and mono as they are."""
+    import soundfile
+    import torch
+    from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2ForCTC
+
+    model = Wav2Vec2ForCTC.from_pretrained(QUICKSTART / "model")
+    tokenizer = Wav2Vec2CTCTokenizer.from_pretrained(QUICKSTART / "model")
+    alphabet = load(QUICKSTART / "model", vocab_size=model.config.vocab_size, blank=model.config.pad_token_id)
+    compared = 0
+    for clip in sorted((QUICKSTART / "clips").glob("*-16k.*")):
+        samples, _ = soundfile.read(clip, dtype="float32")
+        with torch.inference_mode():
+            scores = model.eval()(torch.from_numpy((samples - samples.mean()) / samples.std())[None]).logits
+        output = scores.log_softmax(-1)[0].numpy()
+        expected = plain(tokenizer.decode(output.argmax(axis=1)))
+        assert decode(output, alphabet=alphabet, frame_s=0.02).text == expected
+        compared += len(expected) > 0
+    assert compared >= 2
