@@ -8,7 +8,7 @@ from types import ModuleType
 
 
 def names(package: str) -> list[str]:
-    """Names that ``package`` offers, one for each module, in spec spelling: ``asr_transcribe`` -> ``asr-transcribe``."""
+    """Names that ``package`` offers, one a module, spelled as in specs: ``asr_transcribe`` -> ``asr-transcribe``."""
     files = (entry.name for entry in resources.files(package).iterdir())
     return sorted(f[:-3].replace("_", "-") for f in files if f.endswith(".py") and not f.startswith("_"))
 

@@ -15,10 +15,10 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from runner.schema.errors import Problem
+from runner.schema.errors import Problem, UsageError
 from runner.schema.nodes import Document, Fields, Items, Node, Part, Scalar
 from runner.schema.scalars import resolve
 from runner.schema.words import did_you_mean, listing, problem, quoted
@@ -27,6 +27,10 @@ from runner.schema.yaml12 import MAX_SCALAR
 MAX_EXPANSIONS = 1_000  # of one document
 MAX_NODES = 1_000_000  # of one document, over all its expansions
 
+ENVELOPE = {  # fields of every spec that are used up here
+    "vars": "Values for `${vars.NAME}` in this document; `--set NAME=VALUE` replaces one.",
+    "matrix": "Lists of values for `${matrix.NAME}`: one spec for each combination.",
+}
 NAME = r"[A-Za-z_][A-Za-z0-9_-]{0,62}"
 _NAME = re.compile(NAME)
 _REFERENCE = re.compile(r"\$\{([^{}]*)\}")
@@ -43,9 +47,18 @@ def expand(
     With a problem it is the one document as written, so that the rest of it can be checked. ``overrides`` replaces
     variables that the document declares.
     """
-    if not document.references and "vars" not in root.items and "matrix" not in root.items:
+    if not document.references and not ENVELOPE.keys() & root.items.keys():
         return [root], []
     return _Expansion(file=file, root=root, overrides=overrides).run(document.nodes)
+
+
+def overrides_of(words: Sequence[str]) -> dict[str, str]:
+    """Values of variables from `--set NAME=VALUE` words; the last one of a name counts. Raises UsageError."""
+    pairs = [word.partition("=") for word in words]
+    for name, sign, _ in pairs:
+        if not sign or not _NAME.fullmatch(name):
+            raise UsageError(f"--set takes NAME=VALUE; got {name + sign!r}")  # the value may be a secret
+    return {name: value for name, _, value in pairs}
 
 
 def declared(root: Fields) -> tuple[str, ...]:
@@ -70,7 +83,7 @@ class _Expansion:
         if count > MAX_EXPANSIONS or count * nodes > MAX_NODES:
             what = f"{count:,} combinations, at most {MAX_EXPANSIONS:,} (and {MAX_NODES:,} values in all) are allowed"
             self._problem(self.root.items["matrix"], ("matrix",), "too-much", what, "split it")
-        keep = {k: v for k, v in self.root.items.items() if k not in ("vars", "matrix")}
+        keep = {k: v for k, v in self.root.items.items() if k not in ENVELOPE}
         body = Fields(self.root.line, self.root.column, keep, self.root.keys)
         self._check(body, (), {*variables, *axes})
         if self.problems:

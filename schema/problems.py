@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from pydantic_core.core_schema import ErrorType
 
 from runner.schema.errors import Problem
+from runner.schema.expand import ENVELOPE
 from runner.schema.fields import FieldView, at, every, expected, fields
 from runner.schema.job import Job
 from runner.schema.kinds import job_class, kind_of, kinds
@@ -18,7 +19,6 @@ from runner.schema.scalars import Value, resolve
 from runner.schema.words import did_you_mean, listing, nearest, path_text, problem, quoted, secret, shown
 
 MAX_PROBLEMS = 100  # of one document; each unknown field costs a search for what was meant
-ENVELOPE = ("vars", "matrix")  # known to every kind, used up before validation
 
 _BUILTIN = frozenset(get_args(ErrorType)) - {"value_error", "assertion_error"}  # the rest is worded by our validators
 _CODES = {

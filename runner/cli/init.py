@@ -1,0 +1,37 @@
+"""Write a first spec, with every field explained; never overwrites a file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from runner.schema.errors import UsageError
+from runner.schema.kinds import kinds
+from runner.schema.starter import starter
+from runner.schema.words import did_you_mean, listing
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the words of this verb."""
+    parser.add_argument("kind", nargs="?", metavar="KIND", help=f"kind of job: {listing(kinds())} (default: the first)")
+    parser.add_argument("--output", metavar="FILE", help="where to write it (default: KIND.yaml)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the file and say what to do next."""
+    kind = kinds()[0] if args.kind is None else args.kind
+    if kind not in kinds():
+        near = did_you_mean(kind, kinds())
+        raise UsageError(
+            f"no kind is called {kind!r}, there is {listing(kinds(), 'and')}" + (f"; {near}" if near else "")
+        )
+    path = Path(args.output or f"{kind}.yaml")
+    try:
+        with path.open("x", encoding="utf-8") as stream:
+            stream.write(starter(kind))
+    except FileExistsError:
+        raise UsageError(f"{str(path)!r} exists and is left as it is; name another file with --output") from None
+    except OSError as error:
+        raise UsageError(f"cannot write {str(path)!r}: {error.strerror}") from None
+    print(f"wrote {path}; edit it, then `runner validate {path}` and `runner apply {path}`")
+    return 0

@@ -1,0 +1,55 @@
+"""A first spec of a kind, made from the model: what must be given is filled in, the rest stands there commented out."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Iterator
+
+from runner.schema.block import Block
+from runner.schema.fields import FieldView, fields
+from runner.schema.kinds import job_class
+
+WIDTH = 100
+
+
+def starter(kind: str) -> str:
+    """The text of a spec of ``kind``, which must be one of ``kinds()``. It is valid as it stands."""
+    job = job_class(kind)
+    what = (job.__doc__ or "").strip().partition("\n")[0]
+    head = [
+        "# yaml-language-server: $schema=./runner.schema.json",
+        "# (the line above is for editors; `runner schema -o runner.schema.json` writes that file)",
+        "#",
+        f"# {what}",
+        "# Lines with `#` and no space after it are defaults: take the `#` away to set them.",
+        f"# More on a field: `runner explain {kind}.FIELD`.",
+        "",
+        f"kind: {kind}",
+    ]
+    return "\n".join([*head, *_fields(job, "")]) + "\n"
+
+
+def _fields(block: type[Block], indent: str) -> Iterator[str]:
+    for view in fields(block).values():
+        if view.name == "kind":
+            continue
+        if not indent:
+            yield ""
+        yield from (f"{indent}# {line}" for line in textwrap.wrap(view.sentence, WIDTH, break_on_hyphens=False))
+        yield from _field(view, indent)
+
+
+def _field(view: FieldView, indent: str) -> Iterator[str]:
+    examples = view.info.examples
+    in_comment = indent.startswith("#")
+    start = indent if view.required or examples or in_comment else f"{indent}#"
+    if view.inner is not None and view.shape.get("type") != "array":
+        yield f"{start}{view.name}:"
+        yield from _fields(view.inner, f"{start}  ")
+    else:
+        yield f"{start}{view.name}: {_value(examples[0] if examples else view.info.default)}"
+
+
+def _value(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
