@@ -65,7 +65,8 @@ def _characters(
     file = root / "vocab.json"
     ids = _ids(file, _one_language(file, _read(file), language or settings.get("target_lang")))
     added = {**_ids(file, _read(root / "added_tokens.json", required=False)), **_added(root, settings)}
-    symbols = {id_: token for token, id_ in (*added.items(), *ids.items())}
+    symbols = {id_: token for token, id_ in added.items() if id_ < vocab_size}  # MMS: may be another language's
+    symbols |= {id_: token for token, id_ in ids.items()}
     special = _special(root, settings, defaults={"bos": "<s>", "eos": "</s>", "unk": "<unk>", "pad": "<pad>"})
     pad = special.pop("pad")
     blank = _checked_blank(file, blank, {**added, **ids}.get(pad), pad=pad, vocab_size=vocab_size)

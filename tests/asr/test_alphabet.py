@@ -78,6 +78,8 @@ def test_nested_by_language(tmp_path: Path) -> None:
     folder = write(tmp_path, vocab=nested, tokenizer_config={"target_lang": "eng"})
     assert load(folder, vocab_size=3, blank=0).texts[2] == "w"
     assert load(folder, vocab_size=3, blank=0, language="por").texts[2] == "ã"
+    write(tmp_path, tokenizer_config={"target_lang": "eng", "added_tokens_decoder": {"9": {"content": "sh"}}})
+    assert load(folder, vocab_size=3, blank=0, language="por").texts == ("", "", "ã")
     message = refused(folder, vocab_size=3, language="pt")
     assert "'pt'" in message
     assert "por" in message
