@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from runner.schema.block import Block
@@ -44,7 +44,7 @@ class Decode(Block):
     """From the model's output to text."""
 
     beam_size: Annotated[int, RESULT, Field(ge=1, le=1000)] = 1
-    """Hypotheses kept at each step; 1 is greedy decoding."""
+    """Hypotheses kept at each step; 1 is greedy decoding. Without a language model more change little."""
 
     timestamps: Annotated[Literal["none", "word", "char"], RESULT] = "word"
     """How fine the times in the result are."""
@@ -77,7 +77,7 @@ class Gates(Block):
     """Highest share of files that could not be transcribed."""
 
     min_confidence: Annotated[float | None, NEUTRAL, Field(ge=0, le=1)] = None
-    """Lowest mean confidence of the files with text."""
+    """Lowest mean confidence of the files with text; confidence is not calibrated."""
 
 
 class AsrTranscribe(Job):
@@ -117,3 +117,14 @@ class AsrTranscribe(Job):
 
     gates: Annotated[Gates, BLOCK] = Gates()
     """Conditions that the artifact must meet to be published."""
+
+    @field_validator("outputs")
+    @classmethod
+    def _subtitles_need_times(cls, value: list[str], info: ValidationInfo) -> list[str]:
+        decode = info.data.get("decode")  # missing when it has a problem of its own
+        timed = [name for name in value if name != "txt"]
+        if decode is not None and decode.timestamps == "none" and timed:
+            raise PydanticCustomError(
+                "needs_times", "{names} need word times: set decode.timestamps to word", {"names": ", ".join(timed)}
+            )
+        return value
