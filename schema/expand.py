@@ -215,11 +215,10 @@ class _Expansion:
             return
         names = [e.items["name"] for e in expanded]
         texts = [n.text for n in names if isinstance(n, Scalar)]
-        twice = next((t for t in texts if texts.count(t) > 1), None)
-        if twice is None:
+        if len(set(texts)) == len(texts):
             return
         absent = [f"${{{axis}}}" for axis in axes if f"${{{axis}}}" not in name.text]
-        what = f"several combinations of the matrix are called {quoted(twice)}"
+        what = "several combinations of the matrix have the same name"
         hint = f"put {listing(absent, 'and')} in the name" if absent else "a value is given twice"
         self._problem(name, ("name",), "duplicate-name", what, hint)
 

@@ -100,13 +100,6 @@ def _plain(value: object) -> object:
     return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
 
 
-def _about(row: dict[str, Any]) -> str:
-    words = [row["type"], "required" if row["required"] else f"default {_default(row)}"]
-    if row["decides_result"]:
-        words.append("decides the result")
-    return "; ".join(words if not isinstance(row["default"], dict) else words[:1])
-
-
 def _default(facts: dict[str, Any]) -> str:
     if facts["required"]:
         return "none, it is required"
@@ -129,5 +122,6 @@ def _first_line(job: type[Job]) -> str:
 
 
 def _wrapped(words: str, indent: str = "  ", *, hanging: str = "") -> list[str]:
-    lead = {"initial_indent": indent, "subsequent_indent": indent + hanging}
-    return textwrap.wrap(words, WIDTH, break_on_hyphens=False, **lead)
+    wrapper = textwrap.TextWrapper(WIDTH, initial_indent=indent, subsequent_indent=indent + hanging)
+    wrapper.break_on_hyphens = False
+    return wrapper.wrap(words)

@@ -75,9 +75,11 @@ class _Loader:
             return
         documents, problems = parse(text, source.file)
         places = {(p.line, p.column) for p in problems}
+        paths = {p.path for p in problems if p.code == "key"}
         for document in documents:
             # what is wrong in form was said; what follows from it is not worth a second line
-            problems += [p for p in self._document(document, source) if (p.line, p.column) not in places]
+            found = self._document(document, source)
+            problems += [p for p in found if (p.line, p.column) not in places and p.path not in paths]
         self.problems += problems
 
     def check_set(self, sources: Sequence[str]) -> None:
@@ -127,7 +129,7 @@ class _Loader:
         first = self._names.setdefault(name.value, f"{file}:{name.line}")
         if first == f"{file}:{name.line}":
             return []
-        what = f"the name {quoted(name.value)} is taken: {first} has it"
+        what = f"the name is taken, {first} has it too"
         hint = "specs that are loaded together need names of their own"
         return [problem(file, (name.line, name.column), "duplicate-name", what, hint=hint, path=("name",))]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any, get_args
@@ -16,7 +17,7 @@ from runner.schema.job import Job
 from runner.schema.kinds import job_class, kind_of, kinds
 from runner.schema.nodes import Fields, Items, Node, Part, Scalar, find
 from runner.schema.scalars import Value, resolve
-from runner.schema.words import did_you_mean, listing, nearest, path_text, problem, quoted, secret, shown
+from runner.schema.words import MAX_SHOWN, did_you_mean, listing, nearest, path_text, problem, quoted, secret, shown
 
 MAX_PROBLEMS = 100  # of one document; each unknown field costs a search for what was meant
 
@@ -93,9 +94,15 @@ def _meant(job: type[Job], word: str, siblings: list[str]) -> str:
 
 
 def _missing(view: FieldView) -> tuple[str, str]:
-    example = next(iter(view.info.examples or ()), None)
-    hint = f"add `{view.name}: {example}`" if isinstance(example, str) else f"add `{view.name}:`"
-    return f"this field is required: {view.words}", hint
+    return f"this field is required: {view.words}", f"add `{view.name}: {_example(view)}`"
+
+
+def _example(view: FieldView) -> str:
+    if view.info.examples:
+        value = view.info.examples[0]
+        return value if isinstance(value, str) else json.dumps(value)
+    inner = [f"{v.name}: {_example(v)}" for v in (fields(view.inner).values() if view.inner else ()) if v.info.examples]
+    return f"{{{', '.join(inner)}}}" if inner else "..."
 
 
 def _wrong(view: FieldView, loc: tuple[Part, ...], node: Node) -> tuple[str, str]:
@@ -112,17 +119,25 @@ def _advice(view: FieldView, depth: int, loc: tuple[Part, ...], node: Node) -> s
     for _ in range(depth):
         shape = shape.get("items", {})
     kind = shape.get("type", "object")
-    if isinstance(node, Items):
-        return "remove the brackets or the `-`" if kind != "array" and len(node.items) == 1 else ""
-    if isinstance(node, Fields):
-        return "write a list, each line with a `-`" if kind == "array" else ""
+    if not isinstance(node, Scalar):
+        return _advice_on_collection(kind, node)
     if node.value is None:
         return "give a value or remove the line"
     if secret(node.text, loc):
         return ""
     if kind == "array":
-        return f"put it in brackets: [{node.text}]" if len(node.text) < 40 else "put it in brackets"
+        return (
+            f"put it in brackets: [{json.dumps(node.text, ensure_ascii=False)}]" if len(node.text) < MAX_SHOWN else ""
+        )
     return _advice_on_scalar(kind, shape, node)
+
+
+def _advice_on_collection(kind: str, node: Items | Fields) -> str:
+    if isinstance(node, Fields):
+        return "write a list, each line with a `-`" if kind == "array" else ""
+    if kind == "object":
+        return "write `field: value`, without brackets or `-`"
+    return "remove the brackets or the `-`" if kind != "array" and len(node.items) == 1 else ""
 
 
 def _advice_on_scalar(kind: str, shape: Mapping[str, Any], node: Scalar) -> str:
@@ -134,12 +149,19 @@ def _advice_on_scalar(kind: str, shape: Mapping[str, Any], node: Scalar) -> str:
         return f"write {meant} without quotes" if meant else ""
     if kind in ("integer", "number"):
         return _advice_on_number(node)
-    if kind == "string" and not isinstance(node.value, str):
-        return f"put it in quotes: {text!r}"
     if "pattern" in shape:
-        meant = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
-        return f"did you mean {meant!r}?" if meant != text and re.fullmatch(shape["pattern"], meant) else ""
-    return ""
+        return _advice_on_pattern(shape, node)
+    return f"put it in quotes: {text!r}" if not isinstance(node.value, str) else ""
+
+
+def _advice_on_pattern(shape: Mapping[str, Any], node: Scalar) -> str:
+    if re.fullmatch(shape["pattern"], node.text):
+        return f"put it in quotes: {node.text!r}"
+    meant = re.sub(r"[^a-z0-9]+", "-", node.text.lower()).strip("-")
+    if re.fullmatch(shape["pattern"], meant):
+        return f"did you mean {meant!r}?"
+    example = next(iter(shape.get("examples", [shape.get("default")])))
+    return f"for example {example!r}" if isinstance(example, str) else ""
 
 
 def _advice_on_number(node: Scalar) -> str:

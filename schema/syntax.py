@@ -35,6 +35,10 @@ _MEANINGS: dict[str, tuple[str, str]] = {
         "a mapping in {...} is not closed or lacks a comma",
         'put text with brackets, braces or commas in quotes, "${vars.NAME}" too',
     ),
+    "did not find expected alphabetic or numeric character": (
+        "text cannot start with `*` or `&`: they mean an alias and its anchor",
+        'put it in quotes: "*.flac"',
+    ),
     "could not find expected ':'": ("a line without `:`", "write `key: value`"),
     "unexpected end of stream": ("a quote is opened and never closed", "close it"),
     "unexpected document indicator": ("a quote is open where the next document starts", "close it"),

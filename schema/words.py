@@ -46,7 +46,7 @@ def shown(node: Node, parts: Sequence[Part]) -> str:
     if type(node) is Fields:
         return "a mapping"
     if type(node) is Items:
-        return "a list"
+        return f"a list of {len(node.items)}"
     assert type(node) is Scalar
     value, text = node.value, node.text
     if value is None:
@@ -54,7 +54,7 @@ def shown(node: Node, parts: Sequence[Part]) -> str:
     if secret(text, parts):
         return "a value that is not shown"
     if isinstance(value, str):
-        return f"the text {quoted(value)}"
+        return f"the text {quoted(value)}" + (f" of {len(value):,} characters" if len(value) > MAX_SHOWN else "")
     return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."
 
 

@@ -47,7 +47,7 @@ def parse(text: str, file: str) -> tuple[list[Document], list[Problem]]:
     except yaml.YAMLError as error:
         composer.problems.append(problem_of(error, text=text, file=file))
     except _TooMuchError as error:
-        composer.problems.append(error.problem)
+        return [], [*composer.problems, error.problem]
     finally:
         if loader is not None:
             loader.dispose()
@@ -209,7 +209,7 @@ class _Composer:
         top.keep = type(node) is Scalar and type(node.value) is str
         if not top.keep:
             what = f"the key {quoted(node.text)} is not text" if type(node) is Scalar else "a mapping or list as a key"
-            self._problem(place, "key", what, "put it in quotes")
+            self._problem(place, "key", what, "put it in quotes; decimals have a point, not a comma")
         top.key_place = place
         top.key = node.text if type(node) is Scalar else "?"
 
