@@ -45,11 +45,11 @@ def blob_path(blobs: Path, digest: str) -> Path:
     return blobs / "sha256" / digest[:2] / digest
 
 
-def put(blobs: Path, source: Path) -> tuple[str, int]:
+def put(blobs: Path, source: Path, *, share: bool) -> tuple[str, int]:
     """Make ``source`` a blob; gives its sha256 and size in bytes.
 
-    The file is linked, not copied, where the file system allows and nobody else links it. An existing blob is hashed
-    again before it is trusted, so that publishing anew heals a damaged one.
+    With ``share`` the file is linked and locked, not copied, where the file system allows and nobody else links it. An
+    existing blob is hashed again before it is trusted, so that publishing anew heals a damaged one.
 
     Raises:
         StoreError: the file changed while it was read.
@@ -63,8 +63,8 @@ def put(blobs: Path, source: Path) -> tuple[str, int]:
     make_folder(blob.parent)
     if _is_sound(blob, digest, after):
         _touch(blob)
-    elif after.st_nlink > 1 or blob.exists() or not _link(source, blob):
-        # somebody else's link (an input, say) must not become ours: they may write to it, and we would lock it
+    elif not share or after.st_nlink > 1 or blob.exists() or not _link(source, blob):
+        # what somebody else links too (an input, say) must not become ours: they may write to it, and we would lock it
         _copy(source, blob)
     sync_folder(blob.parent)
     return digest, after.st_size

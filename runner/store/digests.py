@@ -16,6 +16,7 @@ __all__ = ["Digests", "digest_file"]
 
 RACY_NS = 2_000_000_000  # a file changed so shortly before it was read may change again within one tick of its clock
 _CHUNK = 10_000  # paths in one query; SQLite takes up to 32,766
+_BLOCK = 64  # files that a thread takes at once: one by one costs 80 µs each on top of 36 µs to hash a tiny file
 _TABLE = """CREATE TABLE IF NOT EXISTS digests (path BLOB PRIMARY KEY, size INTEGER, mtime INTEGER, ctime INTEGER,
 inode INTEGER, sha256 TEXT) WITHOUT ROWID"""
 
@@ -48,8 +49,11 @@ class Digests:
         self._recall([key for key in keys if key not in self._memory])
         found = {key: self._memory[key][1] for key, stamp in stamps.items() if self._is_known(key, stamp)}
         missing = [(key, stamp) for key, stamp in stamps.items() if stamp and key not in found]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing lets go of the interpreter
-            read = {key: row for key, row in pool.map(_read, missing) if row}
+        threads = os.cpu_count() or 1
+        size = max(1, min(_BLOCK, len(missing) // (4 * threads)))  # few files are big ones, models: one by one
+        blocks = [missing[start : start + size] for start in range(0, len(missing), size)]
+        with ThreadPoolExecutor(threads) as pool:  # hashing lets go of the interpreter
+            read = {key: row for block in pool.map(_read_all, blocks) for key, row in block if row}
         self._keep({key: (stamp, digest) for key, (stamp, digest, settled) in read.items() if settled})
         return [found.get(key) or (read[key][1] if key in read else None) for key in keys]
 
@@ -102,9 +106,12 @@ def _stamp(path: bytes) -> Stamp | None:
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
 
 
-def _read(known: tuple[bytes, Stamp]) -> tuple[bytes, tuple[Stamp, str, bool] | None]:
+def _read_all(block: Sequence[tuple[bytes, Stamp]]) -> list[tuple[bytes, tuple[Stamp, str, bool] | None]]:
+    return [_read(path, stamp) for path, stamp in block]
+
+
+def _read(path: bytes, stamp: Stamp) -> tuple[bytes, tuple[Stamp, str, bool] | None]:
     """(path, (stamp, sha256, whether the file had settled and stayed the same meanwhile)); None: it can't be read."""
-    path, stamp = known
     latest = time.time_ns() - RACY_NS
     try:
         digest = digest_file(Path(os.fsdecode(path)))

@@ -16,7 +16,7 @@ from runner.store.index import Index
 from runner.store.leases import Holder, Lease
 from runner.store.manifest import Manifest
 from runner.store.paths import Layout, Reference, check_run
-from runner.store.publish import Draft, Kept, keep, keep_reports, kept_in, manifest_of, place, point
+from runner.store.publish import Draft, Kept, keep, keep_reports, kept_in, manifest_of, next_version, place, point
 from runner.store.runs import Run
 
 
@@ -69,14 +69,21 @@ class Store:
         with storing("read the store", self.root):
             return lookup.latest(self.layout, name)
 
+    def manifest(self, name: str, version: str | None = None) -> Manifest | None:
+        """A version (None: the latest), its files not looked at; None when there is none."""
+        with storing("read the store", self.root):
+            if version is None:
+                return lookup.latest(self.layout, name)
+            return lookup.read_manifest(self.layout.version(name, version))
+
     def get(self, name: str, version: str | None = None) -> Manifest | None:
         """A version (None: the latest) whose files are all there in full; None when there is none.
 
         Raises:
             StoreError: a file is missing or has another size.
         """
+        manifest = self.manifest(name, version)
         with storing("read the store", self.root):
-            manifest = lookup.read_manifest(self.layout.version(name, version)) if version else self.latest(name)
             wrong = manifest and lookup.damage(self.folder(manifest), manifest)
         if manifest and wrong:
             raise StoreError(
@@ -107,8 +114,13 @@ class Store:
         with storing("read the leases", self.layout.leases):
             return next((h for h in leases.holders(self.layout.leases, name) if h.live), None)
 
+    def next_version(self, name: str) -> str:
+        """The version that whoever holds the lease on ``name`` will publish."""
+        with storing("read the store", self.root):
+            return next_version(self.layout.name(name))
+
     def publish(self, draft: Draft, *, lease: Lease) -> Manifest:
-        """Make a draft the next version of its name and the latest. Its files leave ``out`` and ``records``.
+        """Make a draft the next version of its name and the latest; ``out`` and ``records`` in a run's folder go.
 
         Raises:
             ConflictError: the lease was lost. StoreError: the disk refused, a link leads outside. Nothing is visible.
@@ -155,12 +167,9 @@ class Store:
     def find_quarantined(self, name: str, fingerprint: str) -> Quarantined | None:
         """The newest undamaged artifact of this name and fingerprint that missed a gate."""
         with storing("read the quarantine", self.layout.quarantine):
-            for run in reversed(runs.read_runs(self.layout.runs, f"{name}.{fingerprint[:8]}.")):
-                parent = self.layout.quarantine / run.id
-                for manifest in lookup.manifests(parent):
-                    folder = parent / manifest.version
-                    if manifest.fingerprint == fingerprint and not lookup.damage(folder, manifest):
-                        return Quarantined(folder=folder, manifest=manifest)
+            for manifest, folder in lookup.quarantined(self.layout, f"{name}.{fingerprint[:8]}."):
+                if manifest.fingerprint == fingerprint and not lookup.damage(folder, manifest):
+                    return Quarantined(folder=folder, manifest=manifest)
         return None
 
     def release(

@@ -20,8 +20,10 @@ from runner.store.paths import (
     is_fingerprint,
     is_inside,
     is_name,
+    is_run,
     is_version,
     number,
+    run_number,
 )
 
 
@@ -113,6 +115,15 @@ def damage(folder: Path, manifest: Manifest) -> str | None:
         if size != file.size:
             return f"{file.path!r} has {size:,} bytes instead of {file.size:,}"
     return None
+
+
+def quarantined(layout: Layout, prefix: str = "") -> Iterator[tuple[Manifest, Path]]:
+    """Every quarantined artifact whose run id begins with ``prefix``, with its folder; newest run first."""
+    if not layout.quarantine.is_dir():
+        return
+    found = [p for p in layout.quarantine.iterdir() if p.name.startswith(prefix) and is_run(p.name)]
+    for parent in sorted(found, key=lambda p: run_number(p.name), reverse=True):
+        yield from ((manifest, parent / manifest.version) for manifest in manifests(parent))
 
 
 def everything(layout: Layout) -> Iterator[Manifest]:

@@ -127,9 +127,19 @@ def check_version(version: str) -> str:
     raise UsageError(f"{version!r} is no version; versions are v1, v2, ...")
 
 
+def is_run(text: str) -> bool:
+    """Whether this is a run id: NAME.FINGERPRINT.N."""
+    return _RUN.fullmatch(text) is not None
+
+
+def run_number(run: str) -> int:
+    """``a.12ab34cd.3`` -> 3, for sorting."""
+    return int(run.rpartition(".")[2])
+
+
 def check_run(run: str) -> str:
     """Give a run id back, or raise UsageError when it is none."""
-    if _RUN.fullmatch(run):
+    if is_run(run):
         return run
     raise UsageError(f"{run!r} is no run; a run is NAME.FINGERPRINT.N, `runner runs` lists them")
 

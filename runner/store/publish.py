@@ -40,26 +40,27 @@ class Draft:
     environment: dict[str, Any]
     code: dict[str, Any]
     run: dict[str, Any]  # id, attempts, started, ended, host, executor
-    out: Path  # becomes files/; published files leave it
-    records: Path  # becomes records/; published files leave it
+    out: Path  # becomes files/; must not be written to any more
+    records: Path  # becomes records/
     reports: Mapping[str, Path]  # "report.html", "report.json" -> where they lie now
 
 
 def keep(draft: Draft, folder: Path) -> tuple[list[Kept], list[Kept]]:
     """Make blobs (in ``folder``) of a draft's files, and of its records and reports."""
-    files = [_keep(folder, f"{FILES}/{path}", source) for path, source in blobs.tree(draft.out)]
-    records = [_keep(folder, f"{RECORDS}/{path}", source) for path, source in blobs.tree(draft.records)]
+    files = [_keep(folder, f"{FILES}/{path}", source, share=True) for path, source in blobs.tree(draft.out)]
+    # the run's own folder goes on being written to; no link may lead from it into a blob
+    records = [_keep(folder, f"{RECORDS}/{path}", source, share=False) for path, source in blobs.tree(draft.records)]
     return files, records + keep_reports(draft.reports, folder)
 
 
 def keep_reports(reports: Mapping[str, Path], folder: Path) -> list[Kept]:
     """Make blobs (in ``folder``) of reports, which are named ``report.html`` and ``report.json``."""
     assert set(reports) <= set(REPORTS), f"{sorted(reports)} are not all of {REPORTS}"
-    return [_keep(folder, name, source) for name, source in reports.items()]
+    return [_keep(folder, name, source, share=False) for name, source in reports.items()]
 
 
-def _keep(folder: Path, path: str, source: Path) -> Kept:
-    digest, size = blobs.put(folder, source)
+def _keep(folder: Path, path: str, source: Path, *, share: bool) -> Kept:
+    digest, size = blobs.put(folder, source, share=share)
     row = File(path=path, size=size, sha256=digest, media_type=blobs.media_type(path))
     return row, blobs.blob_path(folder, digest)
 
@@ -102,7 +103,7 @@ def place(parent: Path, manifest: Manifest, kept: Iterable[Kept], *, before: Cal
         staging.mkdir()
         _fill(staging, kept)
         while True:
-            manifest = replace(manifest, version=_next(parent))
+            manifest = replace(manifest, version=next_version(parent))
             text = json.dumps(manifest.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
             write_atomic(staging / MANIFEST, text.encode() + b"\n")
             before(manifest)
@@ -126,7 +127,8 @@ def _fill(staging: Path, kept: Iterable[Kept]) -> None:
         sync_folder(folder)
 
 
-def _next(parent: Path) -> str:
+def next_version(parent: Path) -> str:
+    """The version after the highest folder, valid or not: no number is given twice."""
     found = version_folders(parent)
     return f"v{number(found[-1]) + 1 if found else 1}"
 

@@ -12,6 +12,7 @@ from typing import Any
 from runner.schema.errors import StoreError
 from runner.store.disk import make_folder, storing, write_atomic
 from runner.store.owner import me
+from runner.store.paths import run_number
 
 RUN = "run.json"
 
@@ -37,7 +38,7 @@ def read_runs(folder: Path, prefix: str = "") -> list[Run]:
         return []
     with storing("read the runs", folder):
         found = [read_run(entry) for entry in folder.iterdir() if entry.name.startswith(prefix)]
-    return sorted((r for r in found if r), key=lambda r: (r.created, _n(r.id)))
+    return sorted((r for r in found if r), key=lambda r: (r.created, run_number(r.id)))
 
 
 def read_run(folder: Path) -> Run | None:
@@ -56,14 +57,14 @@ def begin(folder: Path, *, name: str, kind: str, fingerprint: str, executor: str
     """
     prefix = f"{name}.{fingerprint[:8]}."
     before = read_runs(folder, prefix)
-    last = max(before, key=lambda r: _n(r.id), default=None)
+    last = max(before, key=lambda r: run_number(r.id), default=None)
     process = me()
     if last and last.fingerprint == fingerprint and last.id not in succeeded:
         run = replace(last, attempts=last.attempts + 1, executor=executor, host=process.host, pid=process.pid)
     else:
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         run = Run(
-            id=f"{prefix}{_n(last.id) + 1 if last else 1}",
+            id=f"{prefix}{run_number(last.id) + 1 if last else 1}",
             name=name,
             kind=kind,
             fingerprint=fingerprint,
@@ -92,7 +93,3 @@ def empty(folder: Path) -> None:
         raise StoreError(f"{str(folder)!r} is a link; remove it and apply again")
     if folder.exists():
         shutil.rmtree(folder)
-
-
-def _n(run: str) -> int:
-    return int(run.rpartition(".")[2])
