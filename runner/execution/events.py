@@ -1,0 +1,90 @@
+"""`events.ndjson`: what happened in a run, one JSON object a line. The only source of states and progress.
+
+``{"v": 1, "t": seconds since 1970, "run": id, "type": ..., ...}`` with these types:
+
+state     {"state": queued|running|succeeded|failed|cancelled, "attempt": n, ...}
+progress  {"done": n, "total": n, "unit": "files"}
+metric    {"name": ..., "value": ...}
+log       {"text": ...}
+ledger    {"what": ..., "applied": ..., "why": ...}
+error     {"failure": class, "message": ..., "attempt": n}
+
+Several processes append to one file. A line goes out in one write to a descriptor opened with O_APPEND, so lines never
+mix; a kill in the middle of a write leaves one torn line, which the next writer ends and readers pass over.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+Event = dict[str, Any]
+Type = Literal["state", "progress", "metric", "log", "ledger", "error"]
+
+FILE = "events.ndjson"
+VERSION = 1
+MAX_TEXT = 16_384  # characters kept of one text: a line stays small enough for one write
+
+
+class Writer:
+    """Appends events of one run. Safe to share between threads."""
+
+    def __init__(self, path: Path, run: str) -> None:
+        self.run = run
+        self._lock = threading.RLock()  # a signal handler may write while the same thread writes
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        _end_torn_line(self._file)
+
+    def write(self, kind: Type, **fields: Any) -> None:
+        """Append one event; raises OSError when the disk is full."""
+        texts = {k: v[:MAX_TEXT] if isinstance(v, str) else v for k, v in fields.items()}
+        event = {"v": VERSION, "t": round(time.time(), 3), "run": self.run, "type": kind, **texts}
+        line = memoryview(json.dumps(event, ensure_ascii=False, default=str).encode() + b"\n")
+        with self._lock:
+            while line:
+                line = line[os.write(self._file, line) :]
+
+    def close(self) -> None:
+        """Close the file; further writes fail."""
+        os.close(self._file)
+
+
+def read(path: Path, offset: int = 0) -> tuple[list[Event], int]:
+    """Events of the whole lines after ``offset`` (bytes), and the offset to go on from. No file: no events."""
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            data = file.read()
+    except FileNotFoundError:
+        return [], offset
+    whole = data.rfind(b"\n") + 1
+    events = (_parse(line) for line in data[:whole].splitlines())
+    return [event for event in events if event is not None], offset + whole
+
+
+def follow(path: Path, *, offset: int = 0, every_s: float = 0.2) -> Iterator[Event | None]:
+    """Events as they come, and None after each look at the file, so that the caller can stop."""
+    while True:
+        events, offset = read(path, offset)
+        yield from events
+        yield None
+        time.sleep(every_s)
+
+
+def _parse(line: bytes) -> Event | None:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None  # a line torn by a kill
+    return event if isinstance(event, dict) and event.get("v", 0) >= 1 and "type" in event else None
+
+
+def _end_torn_line(file: int) -> None:
+    size = os.fstat(file).st_size
+    if size and os.pread(file, 1, size - 1) != b"\n":
+        os.write(file, b"\n")

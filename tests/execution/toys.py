@@ -1,0 +1,132 @@
+"""Jobs that do what a test needs and nothing else; they stand in for the job of a kind."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from runner.context import Context, LedgerLine, Result
+from runner.schema.errors import JobError
+
+Job = Callable[[Any, Context], Result]
+
+
+@dataclass(frozen=True)
+class Double:
+    """Twice the number; one number may kill the process, a few times or for ever."""
+
+    killer: int = -1
+    marks: str = ""  # folder that counts the kills
+    kills: int = 0
+
+    def __call__(self, item: int) -> int:
+        if item == self.killer and len(list(Path(self.marks).iterdir())) < self.kills:
+            Path(self.marks, f"{time.time_ns()}").touch()
+            os._exit(9)
+        return 2 * item
+
+
+def write(spec: Any, ctx: Context) -> Result:
+    """One file with the doubled numbers, in order; the same bytes for any number of workers."""
+    found: dict[int, int] = {}
+    for position, value in ctx.pool.imap(Double, range(10)):
+        found[position] = value
+        ctx.check()
+        ctx.progress(len(found), 10, "numbers")
+    (ctx.out / "numbers.txt").write_text("".join(f"{found[i]}\n" for i in sorted(found)))
+    (ctx.records / "timing.txt").write_text(f"{time.time()}\n")
+    print("printed by the job")
+    ctx.log("told by the job")
+    ctx.metric("sum", sum(found.values()))
+    line = LedgerLine(what="doubling", applied=True, why="it is a test")
+    return Result(metrics={"sum": sum(found.values()), "wer": 0.25}, ledger=(line,), timings={"all": 0.1})
+
+
+def data_invalid(spec: Any, ctx: Context) -> Result:
+    """Fails in a way that no retry changes."""
+    raise JobError("clip 7 holds no sound", failure="DataInvalid")
+
+
+def memory_once(spec: Any, ctx: Context) -> Result:
+    """Runs out of memory in the first attempt, and goes on from its checkpoint in the second."""
+    mark = ctx.checkpoints / "first"
+    if not mark.exists():
+        mark.touch()
+        raise MemoryError("too large a batch")
+    return write(spec, ctx)
+
+
+def sleep(spec: Any, ctx: Context) -> Result:
+    """Works for ever, and asks between items whether it should."""
+    (ctx.checkpoints / f"attempt-{time.time_ns()}").touch()
+    for i in range(100_000):
+        ctx.check()
+        ctx.progress(i, 100_000, "naps")
+        time.sleep(0.01)
+    return Result(metrics={})
+
+
+def deaf(spec: Any, ctx: Context) -> Result:
+    """Sleeps for ever and asks nothing."""
+    ctx.progress(0, 1, "naps")
+    time.sleep(1000)
+    return Result(metrics={})
+
+
+def resumable(spec: Any, ctx: Context) -> Result:
+    """Sleeps in its first attempt; writes in the second."""
+    mark = ctx.checkpoints / "first"
+    if not mark.exists():
+        mark.touch()
+        return sleep(spec, ctx)
+    return write(spec, ctx)
+
+
+def touches_its_input(spec: Any, ctx: Context) -> Result:
+    """Changes an input file while it runs."""
+    clip = ctx.folder / ctx.inputs["data.audio"].files[0]
+    clip.write_bytes(clip.read_bytes() + b"x")
+    return write(spec, ctx)
+
+
+def says_it_failed(spec: Any, ctx: Context) -> Result:
+    """Keeps its results and fails."""
+    write(spec, ctx)
+    return Result(metrics={"wer": 0.25}, failure="3 of 10 recordings failed")
+
+
+def kills_a_worker_once(spec: Any, ctx: Context) -> Result:
+    """One item kills the process of its worker the first time."""
+    return _with_killer(ctx, kills=1)
+
+
+def kills_every_worker(spec: Any, ctx: Context) -> Result:
+    """One item kills each process that takes it."""
+    return _with_killer(ctx, kills=100)
+
+
+def _with_killer(ctx: Context, *, kills: int) -> Result:
+    marks = ctx.records / "kills"
+    marks.mkdir()
+    done = dict(ctx.pool.imap(partial(Double, killer=3, marks=str(marks), kills=kills), range(10)))
+    (ctx.out / "numbers.txt").write_text("".join(f"{done[i]}\n" for i in sorted(done)))
+    return Result(metrics={"deaths": len(list(marks.iterdir()))})
+
+
+def pids(spec: Any, ctx: Context) -> Result:
+    """Which processes worked, and what they saw of threads and GPUs."""
+    seen = dict(ctx.pool.imap(_Who, range(20)))
+    lines = sorted({tuple(v) for v in seen.values()})
+    (ctx.out / "numbers.txt").write_text("x")
+    return Result(metrics={"processes": len({line[0] for line in lines}), "seen": [list(line[1:]) for line in lines]})
+
+
+class _Who:
+    def __call__(self, item: int) -> list[Any]:
+        time.sleep(0.05)
+        return [os.getpid(), os.environ.get("OMP_NUM_THREADS"), os.environ.get("CUDA_VISIBLE_DEVICES")]
