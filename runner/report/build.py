@@ -83,12 +83,14 @@ def html(data: Fields, *, audio_root: Path | None) -> str:
     """The page for ``data`` (of ``Report.to_json``): one file that asks nothing of any other."""
     clips = Clips(audio_root)
     style, script = (_own(name) for name in ("style.css", "script.js"))
-    tables = [{**t, "players": _players(t, clips), "numeric": _numeric(t)} for t in data["tables"]]
+    tables = [_shown(table, clips) for table in data["tables"]]
+    further = [_shown(table, clips) for table in (_ledger(data), _inputs(data)) if table["rows"]]
     page = _environment().get_template("template.html")
     return page.render(
         report=data,
         took=_took(data["run"]),
         tables=tables,
+        further=further,
         clips=clips,
         plots=[Markup(plots.svg(Plot(**p))) for p in data["plots"]],
         timings=sorted(data["timings"].items(), key=lambda item: -item[1]),
@@ -122,18 +124,33 @@ def _policy(style: str, script: str) -> str:
 
 
 def _cut(table: Table) -> Fields:
-    """The table as JSON, at most ``MAX_ROWS`` rows; of a longer one with a status, those that are not ok first."""
-    rows = list(table.rows)
-    note = table.note
+    """The table as JSON, at most ``MAX_ROWS`` rows; where there is a status, those that are not ok come first."""
+    rows, note = list(table.rows), table.note
+    if "status" in table.columns:
+        at = table.columns.index("status")
+        rows.sort(key=lambda row: row[at] == "ok")
     if len(rows) > MAX_ROWS:
-        if "status" in table.columns:
-            at = table.columns.index("status")
-            rows.sort(key=lambda row: row[at] == "ok")
-        left_out = f"{MAX_ROWS:,} of {len(rows):,} rows" + (
-            ", those that are not ok first" if "status" in table.columns else ""
-        )
+        first = "those that are not ok and then the first" if "status" in table.columns else "the first"
+        left_out = f"{MAX_ROWS:,} of {len(rows):,} rows: {first}"
         note = f"{left_out}; {note}" if note else left_out
     return {**asdict(table), "rows": rows[:MAX_ROWS], "total": len(rows), "note": note}
+
+
+def _ledger(data: Fields) -> Fields:
+    columns = ("what", "where", "wanted", "applied", "why", "parity_error", "saving")
+    rows = [[line[c] for c in columns] for line in data["ledger"]]
+    return {"title": "Ledger of optimisations", "columns": columns, "rows": rows, "audio": None}
+
+
+def _inputs(data: Fields) -> Fields:
+    columns = ("field", "ref", "files", "size", "digest")
+    rows = [[entry.get(c) for c in columns] for entry in data["inputs"]]
+    return {"title": "Inputs", "columns": (*columns[:3], "bytes", "digest"), "rows": rows, "audio": None}
+
+
+def _shown(table: Fields, clips: Clips) -> Fields:
+    """What the template needs to know beside the table itself."""
+    return {**table, "players": _players(table, clips), "numeric": _numeric(table)}
 
 
 def _players(table: Fields, clips: Clips) -> list[str | None]:

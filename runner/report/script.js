@@ -2,10 +2,10 @@
 "use strict";
 const key = (row, at) => {
   const cell = row.cells[at];
-  return cell.dataset.v === undefined ? cell.textContent.trim() : Number(cell.dataset.v);
+  if (!cell.classList.contains("number")) return cell.textContent.trim();
+  return cell.dataset.v === undefined ? null : Number(cell.dataset.v);
 };
-const before = (a, b) => typeof a === "number" && typeof b === "number" ? a - b
-  : typeof a === "number" ? -1 : typeof b === "number" ? 1 : a.localeCompare(b, undefined, {numeric: true});
+const before = (a, b) => typeof a === "number" ? a - b : a.localeCompare(b, undefined, {numeric: true});
 for (const button of document.querySelectorAll("thead button")) {
   button.addEventListener("click", () => {
     const head = button.parentElement, body = head.closest("table").tBodies[0];
@@ -13,8 +13,9 @@ for (const button of document.querySelectorAll("thead button")) {
     for (const other of head.parentElement.cells) other.setAttribute("aria-sort", "none");
     head.setAttribute("aria-sort", down ? "descending" : "ascending");
     const rows = [...body.rows].map(row => [key(row, head.cellIndex), row]);
-    rows.sort((a, b) => down ? before(b[0], a[0]) : before(a[0], b[0]));
-    body.append(...rows.map(pair => pair[1]));
+    const known = rows.filter(pair => pair[0] !== null), unknown = rows.filter(pair => pair[0] === null);
+    known.sort((a, b) => down ? before(b[0], a[0]) : before(a[0], b[0]));
+    body.append(...known.concat(unknown).map(pair => pair[1]));
   });
 }
 for (const input of document.querySelectorAll("[data-filter]")) {
