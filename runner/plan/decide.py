@@ -49,7 +49,13 @@ def decide(wanted: Wanted, *, store: Store, upstream: Sequence[str], before: Map
     if blocked:
         return _blocked(*(f"upstream {name!r} is blocked" for name in blocked))
     latest = store.latest(wanted.name)
-    found = store.by_fingerprint(wanted.fingerprint, wanted.name)
+    damage = (
+        lookup.damage(store.folder(latest), latest) if latest and latest.fingerprint == wanted.fingerprint else None
+    )
+    if latest and latest.fingerprint == wanted.fingerprint and not damage:
+        found: str | None = f"{latest.name}@{latest.version}"  # the usual case, at half the price
+    else:
+        found = store.by_fingerprint(wanted.fingerprint, wanted.name)
     if found is not None:
         return _reuse(wanted, found, latest, store)
     kept = store.find_quarantined(wanted.name, wanted.fingerprint)
@@ -59,7 +65,7 @@ def decide(wanted: Wanted, *, store: Store, upstream: Sequence[str], before: Map
     for twin in twins:
         return Decision(action="reuse", reasons=(f"the same work as {twin.name!r} of this plan",), reuse=twin.name)
     made = {name for name, step in before.items() if step.action == "create"}
-    return Decision(action="create", reasons=_why(wanted, latest, made, store))
+    return Decision(action="create", reasons=_why(wanted, latest, damage, made, store))
 
 
 def _blocked(*reasons: str) -> Decision:
@@ -96,12 +102,12 @@ def _from_quarantine(wanted: Wanted, kept: Manifest) -> Decision:
     return Decision(action="reuse", reasons=(f"quarantined run {run} meets the gates now",), reuse=f"quarantine:{run}")
 
 
-def _why(wanted: Wanted, latest: Manifest | None, made: set[str], store: Store) -> tuple[str, ...]:
+def _why(wanted: Wanted, latest: Manifest | None, damage: str | None, made: set[str], store: Store) -> tuple[str, ...]:
     if latest is None:
         return ("no artifact yet",)
+    if damage:
+        return (f"{latest.version} is damaged: {damage}",)
     folder = store.folder(latest)
-    if latest.fingerprint == wanted.fingerprint:
-        return (f"{latest.version} is damaged: {lookup.damage(folder, latest)}",)
     return differences(
         latest,
         result=wanted.result,

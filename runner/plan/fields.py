@@ -29,7 +29,7 @@ class Field:
 
     def beside(self, name: str, default: Any) -> Any:
         """Value of another field of the same block, or ``default`` where the block has none."""
-        return getattr(self.block, name, default)
+        return vars(self.block).get(name, default)
 
 
 def walk(block: Block, prefix: str = "") -> Iterator[Field]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ TABLE = "(table)"  # stands for the manifest itself, whose name decides nothing
 # fields beside a MODEL field that say how to read it, and what counts where its block has none
 OPTIONS = {"revision": "main", "allow_pickle": False, "trust_remote_code": False, "adapter": None}
 
+Key = tuple[Any, ...]
 Place = tuple[str, Path]  # a file as results and fingerprints show it, and where it lies
 
 
@@ -45,27 +46,24 @@ class Pinner:
         self._digests = digests
         self._known: dict[Path, str] = {}
         self._found: dict[Path, None] = {}  # in order, not hashed yet
-        self._models: dict[tuple[Any, ...], Resolved] = {}
-        self._places: dict[tuple[Any, ...], list[Place]] = {}
+        self._models: dict[Key, Resolved] = {}
+        self._places: dict[Key, list[Place]] = {}
+        self._pins: dict[Key, Input] = {}
 
     def find(self, field: Field, *, folder: Path) -> list[Place]:
         """The files behind a field, in order: of a manifest the table first, of a model on a hub none.
 
         Raises PlanError or SpecError.
         """
-        if field.mark is Mark.MODEL:
-            places = _of_model(self.resolve(field, id=field.value, folder=folder))
-        else:
-            value, root = (
-                field.value if isinstance(field.value, str) else tuple(field.value),
-                field.beside("root", None),
-            )
-            if (folder, value, root) not in self._places:
-                files_of = _of_manifest if field.mark is Mark.MANIFEST else _of_patterns
-                self._places[folder, value, root] = files_of(field, folder=folder)
-            places = self._places[folder, value, root]
-        self._found |= dict.fromkeys(path for _, path in places if path not in self._known)
-        return places
+        key = _key(field, field.value, folder)
+        if key not in self._places:
+            if field.mark is Mark.MODEL:
+                places = _of_model(self.resolve(field, id=field.value, folder=folder))
+            else:
+                places = (_of_manifest if field.mark is Mark.MANIFEST else _of_patterns)(field, folder=folder)
+            self._places[key] = places
+            self._found |= dict.fromkeys(path for _, path in places if path not in self._known)
+        return self._places[key]
 
     def listing(self, field: Field, *, folder: Path) -> list[Listed]:
         """What ``find`` finds, with digests."""
@@ -76,33 +74,42 @@ class Pinner:
 
     def resolve(self, field: Field, *, id: str, folder: Path) -> Resolved:  # noqa: A002 (the spec's own word)
         """The model of a field; ``id`` is its value, or the folder in the store that its reference leads to."""
-        options = {name: field.beside(name, default) for name, default in OPTIONS.items()}
-        key = (id, folder if id.startswith(".") else None, *options.values())
+        key = _key(field, id, folder)
         if key not in self._models:
+            options = {name: field.beside(name, default) for name, default in OPTIONS.items()}
             self._models[key] = resolve(id, folder=folder, **options)
         return self._models[key]
 
     def model(self, field: Field, *, folder: Path) -> tuple[Input, Resolved]:
         """Pin a MODEL field that names no artifact. Raises PlanError."""
-        found = self.resolve(field, id=field.value, folder=folder)
-        listing = self.listing(field, folder=folder)
-        digest = digest_of(listing) if found.commit is None else f"commit:{found.commit}"
-        size = sum(size for _, size in found.files)
-        count = len(found.files)
-        return Input(field=field.input, ref=found.ref, digest=digest, path=found.path, files=count, size=size), found
+        found, key = self.resolve(field, id=field.value, folder=folder), _key(field, field.value, folder)
+        if key not in self._pins:
+            listing = self.listing(field, folder=folder)
+            self._pins[key] = Input(
+                field=field.input,
+                ref=found.ref,
+                digest=digest_of(listing) if found.commit is None else f"commit:{found.commit}",
+                path=found.path,
+                files=len(found.files),
+                size=sum(size for _, size in found.files),
+            )
+        return replace(self._pins[key], field=field.input), found
 
     def data(self, field: Field, *, folder: Path) -> Input:
         """Pin a FILES or MANIFEST field that names no artifact. Raises PlanError or SpecError."""
-        listing = self.listing(field, folder=folder)
-        inside = [entry for entry in listing if entry.shown != TABLE]
-        return Input(
-            field=field.input,
-            ref=_ref(field.value),
-            digest=digest_of(listing),
-            path=os.path.normpath(folder / field.value) if field.mark is Mark.MANIFEST else None,
-            files=len(inside),
-            size=sum(_size(entry.path) for entry in inside),
-        )
+        key = _key(field, field.value, folder)
+        if key not in self._pins:
+            listing = self.listing(field, folder=folder)
+            inside = [entry for entry in listing if entry.shown != TABLE]
+            self._pins[key] = Input(
+                field=field.input,
+                ref=_ref(field.value),
+                digest=digest_of(listing),
+                path=os.path.normpath(folder / field.value) if field.mark is Mark.MANIFEST else None,
+                files=len(inside),
+                size=sum(_size(entry.path) for entry in inside),
+            )
+        return replace(self._pins[key], field=field.input)
 
     def _hash(self) -> None:
         # only plain files are read: a pipe or a device that a manifest names would never end
@@ -115,6 +122,13 @@ class Pinner:
 def digest_of(listing: Sequence[Listed]) -> str:
     """Digest of the files behind an input, as it stands in ``Input.digest``."""
     return fingerprint.of_listing((entry.shown, entry.digest) for entry in listing)
+
+
+def _key(field: Field, value: str | Sequence[str], folder: Path) -> Key:
+    """What must be the same for two fields to mean the same files."""
+    beside = [field.beside(name, default) for name, default in (*OPTIONS.items(), ("root", None))]
+    on_hub = field.mark is Mark.MODEL and not str(value).startswith(".")
+    return field.mark, value if isinstance(value, str) else tuple(value), None if on_hub else folder, *beside
 
 
 def _of_patterns(field: Field, *, folder: Path) -> list[Place]:
