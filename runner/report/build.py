@@ -178,11 +178,15 @@ def _took(run: Mapping[str, Any]) -> float | None:
 def _plain(thing: Any) -> Any:
     """``thing`` in JSON types."""
     if isinstance(thing, Mapping):
-        return {str(key): _plain(item) for key, item in thing.items()}
+        return {_text(key): _plain(item) for key, item in thing.items()}
     if isinstance(thing, (list, tuple)):
         return [_plain(item) for item in thing]
     if isinstance(thing, float):
         return float(thing) if math.isfinite(thing) else None
-    if thing is None or isinstance(thing, (str, bool, int)):
+    if thing is None or isinstance(thing, (bool, int)):
         return thing
-    return str(thing)
+    return _text(thing)
+
+
+def _text(thing: Any) -> str:
+    return str(thing).encode("utf-8", "replace").decode()  # file names may hold bytes that are no UTF-8

@@ -96,13 +96,14 @@ def axis(values: list[float], *, zero: bool) -> tuple[float, float, list[float]]
     low, high = min(values), max(values)
     if zero:
         low, high = min(low, 0.0), max(high, 0.0)
-    if low == high:
-        low, high = (low - 0.5, high + 0.5) if low else (0.0, 1.0)
+    largest = max(abs(low), abs(high))
+    if high - low <= 1e-9 * largest + 1e-30:  # as good as one value
+        low, high = (low - largest / 2, high + largest / 2) if largest > 1e-30 else (0.0, 1.0)
     rough = (high - low) / 4
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
     first, last = math.floor(low / step), math.ceil(high / step)
-    ticks = [round(n * step, 12) for n in range(first, last + 1)]
+    ticks = [float(f"{n * step:.12g}") for n in range(first, last + 1)]
     return ticks[0], ticks[-1], ticks
 
 

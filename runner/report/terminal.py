@@ -17,8 +17,8 @@ def show(manifest: Fields, report: Fields) -> str:
     """The same as ``report.html`` in a terminal. ``manifest`` and ``report`` as in their JSON files."""
     run = report["run"]
     parts = [
-        f"{manifest['name']}@{manifest['version']}  {report['kind']}  {report['outcome']}",
-        *([f"linked from {manifest['linked_from']}"] if manifest.get("linked_from") else []),
+        line(f"{manifest['name']}@{manifest['version']}  {report['kind']}  {report['outcome']}"),
+        *([line(f"linked from {manifest['linked_from']}")] if manifest.get("linked_from") else []),
         *([f"FAILED: {line(report['failure'])}"] if report["failure"] else []),
         *(f"note: {line(note)}" for note in report["notes"]),
         _section("Metrics", _metrics(report)),
@@ -30,7 +30,7 @@ def show(manifest: Fields, report: Fields) -> str:
         _section("Files", grid((file["path"], size(file["size"])) for file in manifest["files"])),
         _section("Run", grid((key, value(item)) for key, item in run.items())),
         _section("Environment", grid((key, value(item)) for key, item in report["environment"].items())),
-        f"fingerprint {manifest['fingerprint']}\ndigest      {manifest['digest']}",
+        f"\nfingerprint {manifest['fingerprint']}\ndigest      {manifest['digest']}",
     ]
     return "\n".join(part for part in parts if part) + "\n"
 
@@ -48,7 +48,7 @@ def grid(rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def _section(title: str, lines: list[str]) -> str:
-    return "\n".join(["", title, *(f"  {text}" for text in lines)]) if lines else ""
+    return "\n".join(["", line(title), *(f"  {line(text)}" for text in lines)]) if lines else ""
 
 
 def _metrics(report: Fields) -> list[str]:

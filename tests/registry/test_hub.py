@@ -15,6 +15,7 @@ from runner.schema.errors import JobError, PlanError
 from tests.registry import models
 from tests.registry.hub_server import Hub, Repo, serving
 
+ROOT = Path(__file__).parents[2]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 ID = "someone/wav2vec2-tiny"
 TOKEN = "hf_secret_of_a_test"
@@ -86,7 +87,7 @@ def test_a_pinned_commit_in_the_cache_needs_no_request_and_no_client(server: Hub
         f"r = resolve({ID!r}, revision={COMMIT!r}, folder=Path('.')); "
         "print(r.path, r.facts['parameters'], 'huggingface_hub' in sys.modules)"
     )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert out.stdout.split() == [str(snapshot_folder(tmp_path)), "118", "False"]
     assert server.requests == []
 

@@ -14,6 +14,8 @@ from runner.schema import discover
 from runner.schema.errors import PlanError
 from tests.registry import models
 
+ROOT = Path(__file__).parents[2]
+
 
 def model(tmp_path: Path, *, drop: tuple[str, ...] = (), **changes: Any) -> Path:
     """A folder ``model`` whose config has ``changes`` (None removes a key), without the files in ``drop``."""
@@ -253,5 +255,5 @@ def test_resolving_loads_nothing_heavy(tmp_path: Path) -> None:
         f"resolve('./model', folder=Path({str(tmp_path)!r})); "
         "print({'torch', 'transformers', 'numpy', 'ray', 'huggingface_hub'} & set(sys.modules))"
     )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "set()"

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner.cli.main import main
+from runner.schema import discover
+from tests.registry import models
+from tests.registry.hub_server import Hub, Repo, serving
+
+COMMIT = "f" * 40
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    models.write(tmp_path / "model", models.files())
+    return tmp_path
+
+
+def asked(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
+    assert main(["models", *words, "-o", "json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("words", [[], ["ls"]])
+def test_families_are_listed(here: Path, capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    found = asked(capsys, *words)
+    assert [entry["family"] for entry in found] == discover.names("runner.registry.families")
+    assert all(entry["kinds"] == ["asr-transcribe"] for entry in found)
+    assert main(["models", *words]) == 0
+    assert "wav2vec2-bert    Wav2Vec2-BERT with a CTC head (asr-transcribe)" in capsys.readouterr().out
+
+
+def test_a_folder_is_resolved(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = asked(capsys, "resolve", "./model")
+    assert (found["family"], found["model_type"], found["source"]) == ("wav2vec2", "wav2vec2", "path")
+    assert found["facts"]["parameters"] == 118
+    assert found["patches"] == []
+    assert found["commit"] is None
+    assert found["forecast"]["estimate"] is True
+    assert found["forecast"]["asr-transcribe"]["memory_gb"] > 0
+    assert {entry["path"] for entry in found["files"]} >= {"config.json", "model.safetensors"}
+    assert any("outputs trimmed to their true length" in text for text in found["actions"])
+    assert main(["models", "resolve", "./model"]) == 0
+    out = capsys.readouterr().out
+    assert "wav2vec2 (model_type wav2vec2), for asr-transcribe" in out
+    assert "(estimate)" in out
+
+
+def test_a_hub_id_is_resolved_without_downloading_it(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(Hub(repos={"someone/tiny": Repo(commit=COMMIT, files=models.files(), branches=("v2",))})) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.setenv("HF_HOME", str(here / "hf"))
+        found = asked(capsys, "resolve", "someone/tiny", "--revision", "v2")
+        assert (found["source"], found["commit"], found["path"]) == ("hub", COMMIT, None)
+        assert found["ref"] == f"hf:someone/tiny@{COMMIT}"
+        assert found["actions"][0].startswith("download 4 files, ")
+        assert main(["models", "resolve", "someone/tiny"]) == 2
+        assert capsys.readouterr().err.startswith("error: model 'someone/tiny' has no revision 'main'; ")
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["resolve"], "models resolve needs an id or a folder"),
+        (["ls", "x"], "models ls takes no model, got 'x'"),
+        (["resolve", "./nothing"], "model './nothing' does not exist"),
+        (["resolve", "artifact:none"], "no artifact is called 'none'"),
+        (["resolve", "artifact:No!"], "'artifact:No!': the name in"),
+        (["resolve", "./model", "--adapter", "por"], "family wav2vec2, which has no adapters"),
+    ],
+)
+def test_errors_are_one_line(here: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str) -> None:
+    assert main(["models", *words, "--store", str(here / "store")]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: ")
+    assert said in captured.err
+    assert captured.err.count("\n") == 1
