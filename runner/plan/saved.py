@@ -53,8 +53,9 @@ def load_saved(path: Path, store: Store) -> Plan:
         moved.append(f"store {old.store} -> {store.root}")
     if moved:
         raise _stale(path, moved)
+    loaded = [_loaded(path, step) for step in old.steps]
     try:
-        new = build([_loaded(path, step) for step in old.steps], store)
+        new = build(loaded, store)
     except PlanError as error:
         raise _stale(path, str(error).splitlines()) from None
     moved = list(_moved(old, new))
@@ -107,9 +108,9 @@ def _loaded(path: Path, step: Step) -> Loaded:
     try:
         spec = job_class(step.kind).model_validate_json(json.dumps(step.spec))
     except ValidationError:
-        raise PlanError(
-            f"the plan in {str(path)!r} has a spec that is not valid: {step.name!r}; make it anew"
-        ) from None
+        spec = None
+    if spec is None or spec.name != step.name:
+        raise PlanError(f"the plan in {str(path)!r} has a spec that is not valid: {step.name!r}; make it anew")
     root = Fields(line=step.line, column=1)
     return Loaded(spec=spec, file=step.file, folder=Path(step.folder), root=root)
 
