@@ -1,0 +1,65 @@
+"""CTC models in the worker: log-probabilities, silence made blank, text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from runner.asr import alphabet, silence
+from runner.asr.acoustic import Acoustic
+from runner.asr.alphabet import Alphabet
+from runner.asr.decode import Decoded, decode
+from runner.asr.pieces import Outcome, Piece, Setup
+
+Samples = NDArray[np.float32]
+Rows = NDArray[np.float32]  # [frames, vocab], log-probabilities
+
+
+class Ctc:
+    """The engine of CTC families."""
+
+    def __init__(self, setup: Setup, *, dtype: torch.dtype) -> None:
+        self._setup = setup
+        self._acoustic = Acoustic(setup.source, device=setup.device, dtype=dtype)
+        self.vocab = self._acoustic.vocab_size
+        self.alphabet = load_alphabet(setup, vocab=self.vocab, blank=self._acoustic.blank)
+        self.blank = self.alphabet.blank
+        self.about = self._acoustic.about
+
+    def compute(self, windows: Sequence[Samples]) -> list[Rows]:
+        """Log-probabilities of each window."""
+        return self._acoustic.log_probs(windows)
+
+    def finish(self, outcome: Outcome, piece: Piece, result: Rows, loud: NDArray[np.bool_]) -> Outcome:
+        """The text of a recording's only window; the kept frames of one of several."""
+        quiet = ~loud[np.minimum(np.arange(len(result)), len(loud) - 1)]  # a mel front end may give a frame more
+        result[quiet] = silence.blank_rows(1, vocab=self.vocab, blank=self.blank)
+        if not piece.alone:
+            return replace(outcome, rows=result[piece.keep_from : piece.keep_to])
+        decoded = text_of(
+            result, setup=self._setup, alphabet=self.alphabet, first=piece.first, last=piece.first + outcome.samples
+        )
+        return replace(outcome, decoded=decoded)
+
+
+def load_alphabet(setup: Setup, *, vocab: int, blank: int | None) -> Alphabet:
+    """The alphabet of the setup's model."""
+    return alphabet.load(setup.source.folder, vocab_size=vocab, blank=blank, language=setup.source.adapter)
+
+
+def text_of(rows: Rows, *, setup: Setup, alphabet: Alphabet, first: int, last: int) -> Decoded:
+    """What the frames of samples ``first`` to ``last`` of a file say, timed on the file's clock."""
+    rate = setup.source.rate
+    return decode(
+        rows,
+        alphabet=alphabet,
+        beam_size=setup.beam_size,
+        frame_s=setup.source.stride / rate,
+        offset_s=first / rate,
+        end_s=last / rate,
+        timestamps=setup.timestamps,
+    )

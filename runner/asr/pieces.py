@@ -1,0 +1,112 @@
+"""What travels to a worker and back: windows in, what was heard in them out. Plain and picklable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runner.asr.decode import Decoded, Timestamps
+from runner.asr.header import Header
+from runner.asr.trouble import Trouble
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where a model lies and what the registry knows about it."""
+
+    folder: str
+    rate: int  # Hz
+    stride: int  # samples per frame
+    receptive: int  # samples that one frame sees
+    waveform: bool  # whether it takes samples, or features made by its extractor
+    normalise: bool  # waveform models: zero mean and unit variance
+    mask: bool  # whether padded batches carry an attention mask
+    adapter: str | None = None
+    allow_pickle: bool = False
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """All that a worker must know."""
+
+    source: Source
+    task: Literal["ctc", "seq2seq"]
+    precision: Literal["auto", "fp32", "bf16", "fp16"]
+    device: str  # "cpu" or "cuda"
+    threads: int
+    beam_size: int
+    timestamps: Timestamps
+    silence_db: float
+    language: str | None  # of sequence models
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Piece:
+    """One window of one recording. Samples are counted at the model's rate from the file's start."""
+
+    item: int  # position of the recording in the job's input
+    window: int
+    alone: bool  # the recording has no other window
+    path: str  # absolute
+    header: Header
+    channel: int | None  # None mixes
+    first: int  # sample
+    last: int  # sample, exclusive
+    keep_from: int  # frame of the window
+    keep_to: int | None  # frame of the window, exclusive; None: to its end
+
+    @property
+    def samples(self) -> int:
+        return self.last - self.first
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Said:
+    """A stretch of text that a sequence model put at a time. Seconds from the file's start."""
+
+    text: str  # with the space before it, where the language has one
+    start: float
+    end: float
+    confidence: float
+
+
+@dataclass(kw_only=True, slots=True)
+class Timing:
+    """Seconds of work on one window; ``infer`` is its share of the batch by length."""
+
+    decode: float = 0.0
+    resample: float = 0.0
+    infer: float = 0.0
+    postprocess: float = 0.0
+    attempts: int = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What was heard in one window. At most one of ``decoded``, ``rows`` and ``said`` is there; none for silence."""
+
+    item: int
+    window: int
+    samples: int  # heard; fewer than asked for where a header's length was an estimate
+    trouble: Trouble | None = None
+    decoded: Decoded | None = None  # the recording's only window, CTC
+    rows: NDArray[np.float32] | None = None  # one window of several, CTC: log-probabilities of the kept frames
+    said: tuple[Said, ...] | None = None  # sequence models
+    timing: Timing = field(default_factory=Timing)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a worker says of one deal: the outcomes, and what is worth the ledger."""
+
+    outcomes: tuple[Outcome, ...]
+    about: dict[str, str]  # what was chosen in the worker: precision, attention, device, ...
+    blank: int  # of the model's output; 0 for sequence models
+    vocab: int
+    padded: int  # samples computed, padding included
+    halvings: int = 0  # times that memory ran out and the batch was halved
+    most: int | None = None  # padded samples that worked after that

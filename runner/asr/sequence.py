@@ -1,0 +1,34 @@
+"""Text of sequence models: stretches with times, joined across windows by the middle of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from runner.asr.decode import Decoded
+from runner.asr.pieces import Said, Setup
+from runner.asr.windows import Window
+from runner.asr.words import Word
+
+
+def kept(said: Sequence[Said], window: Window, *, first: int, setup: Setup) -> list[Said]:
+    """What was said in the part that ``window`` keeps; ``first`` is the recording's first sample in its file."""
+    frame_s = setup.source.stride / setup.source.rate
+    start = first / setup.source.rate
+    low = start + window.keep_from * frame_s if window.keep_from else float("-inf")
+    high = float("inf") if window.keep_to is None else start + window.keep_to * frame_s
+    return [s for s in said if low <= (s.start + s.end) / 2 < high]
+
+
+def decoded_of(said: Sequence[Said], *, setup: Setup) -> Decoded:
+    """The result of one recording. Words are weighted by their length for its confidence, as CTC words are."""
+    spoken = [s for s in said if s.text.strip()]
+    if not spoken:
+        return Decoded(text="", confidence=None)
+    text = " ".join("".join(s.text for s in spoken).split())
+    weights = [max(s.end - s.start, 0.02) for s in spoken]
+    sure = sum(s.confidence * w for s, w in zip(spoken, weights, strict=True)) / sum(weights)
+    words = tuple(
+        Word(word=s.text.strip(), start=round(s.start, 3), end=round(s.end, 3), confidence=round(s.confidence, 4))
+        for s in spoken
+    )
+    return Decoded(text=text, confidence=round(sure, 4), words=() if setup.timestamps == "none" else words)

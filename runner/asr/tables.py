@@ -1,0 +1,91 @@
+"""What the report shows of a transcription: the per-file table, errors by word, and the ledger."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from runner.asr.batches import Plan
+from runner.asr.score import Scores
+from runner.asr.sizing import Sizing
+from runner.asr.writer import TABLE_ROWS, Summary
+from runner.context import LedgerLine, Table
+
+Fields = dict[str, Any]
+COLUMNS = ("recording", "part", "status", "text", "confidence", "seconds", "reference", "wrong words")
+
+
+def tables(summary: Summary, *, scored: Scores | None) -> tuple[Table, ...]:
+    """The recordings, failed ones first; then, with references, the worst of them and the words most confused."""
+    rows = [*summary.failed_rows, *summary.other_rows][:TABLE_ROWS]
+    parts = any(row[1] for row in rows)
+    used = [i for i, name in enumerate(COLUMNS) if (name != "part" or parts) and (i < 6 or scored is not None)]
+    note = (
+        f"the first {len(rows)} of {summary.files}; all are in transcripts.jsonl" if len(rows) < summary.files else ""
+    )
+    shown = Table(
+        title="Recordings",
+        columns=tuple(COLUMNS[i] for i in used),
+        rows=[tuple(row[i] for i in used) for row in rows],
+        note=note,
+        audio=COLUMNS[0],
+    )
+    return (shown, *(_errors(scored) if scored else ()))
+
+
+def _errors(scored: Scores) -> list[Table]:
+    rates = [
+        (
+            str(r.convention),
+            what,
+            rate.rate,
+            *(rate.interval or (None, None)),
+            rate.counts.errors,
+            rate.counts.references,
+        )
+        for r in scored.rates
+        for what, rate in (("words", r.words), ("characters", r.characters))
+    ]
+    columns = ("convention", "of", "error rate", "from", "to", "errors", "references")
+    found = [Table(title="Error rates", columns=columns, rows=rates, note="95% bootstrap intervals over recordings")]
+    if scored.confusions:
+        rows = [(c.reference or "(nothing)", c.hypothesis or "(nothing)", c.count) for c in scored.confusions]
+        found.append(Table(title="Words confused", columns=("said", "heard", "times"), rows=list(rows)))
+    return found
+
+
+def ledger(about: Fields, *, plan: Plan, size: Sizing) -> tuple[LedgerLine, ...]:
+    """What was done for speed, and why; ``about`` is what the workers said."""
+    if not about:
+        return ()
+    lines = [
+        LedgerLine(
+            what="precision", where="model", applied=True, why=f"{about['precision']}: {about['precision_why']}"
+        ),
+        LedgerLine(what="batching", where="windows", applied=len(plan) < len(plan.order), why=_batching(plan, size)),
+        LedgerLine(what="attention", where="encoder", applied=True, why=f"{about['attention']}, mask {about['mask']}"),
+        _packing(about),
+    ]
+    if about.get("halvings"):
+        lines.append(_halved(about))
+    return tuple(lines)
+
+
+def _batching(plan: Plan, size: Sizing) -> str:
+    return (
+        f"{len(plan.order)} windows sorted by length into {len(plan)} batches of at most {size.seconds:g} s "
+        f"({size.why}); {plan.padding:.1%} padding"
+    )
+
+
+def _packing(about: Fields) -> LedgerLine:
+    packed = about["layout"] == "packed"
+    why = "windows one behind another, no padding computed" if packed else about.get("layout_why", "not for this model")
+    error = about.get("parity_error")
+    return LedgerLine(what="packing", where="batches", applied=packed, why=why, parity_error=error)
+
+
+def _halved(about: Fields) -> LedgerLine:
+    most = about.get("most")
+    kept = f"; {most} padded samples worked and were kept to" if most else ""
+    why = f"memory ran out {about['halvings']} times{kept}"
+    return LedgerLine(what="batch halving", where="batches", applied=True, why=why)

@@ -1,0 +1,151 @@
+"""The worker: decodes files ahead in threads, runs the model, and turns its output into words."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from runner.asr import audio, silence
+from runner.asr.ctc import Ctc
+from runner.asr.halving import Halving
+from runner.asr.pieces import Answer, Outcome, Piece, Setup, Timing
+from runner.asr.precision import choose
+from runner.asr.trouble import Trouble
+from runner.schema.errors import JobError
+
+Samples = NDArray[np.float32]
+Batch = tuple[Piece, ...]
+
+ENGINES = {"ctc": Ctc}
+AHEAD = 2  # batches decoded ahead of the one in the model
+
+
+class Engine(Protocol):
+    """A model and what makes words of its output."""
+
+    about: dict[str, str]
+    blank: int
+    vocab: int
+
+    def compute(self, windows: Sequence[Samples]) -> list[Any]:
+        """The model's output for each window."""
+        ...
+
+    def finish(self, outcome: Outcome, piece: Piece, result: Any, loud: NDArray[np.bool_]) -> Outcome:
+        """``outcome`` with what the model's output says; ``loud`` is per frame whether anything can be heard."""
+        ...
+
+
+class Transcriber:
+    """Built once per process, called once per deal: a few batches in a row, so that decoding runs ahead."""
+
+    def __init__(self, setup: Setup) -> None:
+        torch.set_num_threads(setup.threads)
+        self.setup = setup
+        precision = choose(setup.precision, device=setup.device)
+        self.engine: Engine = ENGINES[setup.task](setup, dtype=precision.dtype)
+        self.halving = Halving(self.engine.compute)
+        self.about = {"precision": precision.name, "precision_why": precision.why, **self.engine.about}
+        self._readers = max(1, setup.threads if setup.device == "cuda" else setup.threads // 2)
+
+    def __call__(self, deal: Sequence[Batch]) -> Answer:
+        outcomes: list[Outcome] = []
+        padded, halvings = 0, self.halving.count
+        with ThreadPoolExecutor(max_workers=self._readers) as pool:
+            for batch, heard in self._decoded(deal, pool):
+                made, computed = self._batch(batch, heard)
+                outcomes += made
+                padded += computed
+        return Answer(
+            outcomes=tuple(outcomes),
+            about=self.about,
+            blank=self.engine.blank,
+            vocab=self.engine.vocab,
+            padded=padded,
+            halvings=self.halving.count - halvings,
+            most=self.halving.most,
+        )
+
+    def _decoded(
+        self, deal: Sequence[Batch], pool: ThreadPoolExecutor
+    ) -> Iterator[tuple[Batch, list[audio.Heard | Trouble]]]:
+        """Each batch with its sound; at most ``AHEAD`` further batches lie decoded in memory."""
+        waiting: deque[tuple[Batch, list[Future[audio.Heard | Trouble]]]] = deque()
+        for batch in deal:
+            waiting.append((batch, [pool.submit(self._read, piece) for piece in batch]))
+            if len(waiting) > AHEAD:
+                first, futures = waiting.popleft()
+                yield first, [future.result() for future in futures]
+        while waiting:
+            first, futures = waiting.popleft()
+            yield first, [future.result() for future in futures]
+
+    def _read(self, piece: Piece) -> audio.Heard | Trouble:
+        source = self.setup.source
+        try:
+            heard = audio.read(
+                piece.path,
+                header=piece.header,
+                first=piece.first,
+                last=piece.last,
+                rate=source.rate,
+                channel=piece.channel,
+            )
+        except Trouble as trouble:
+            return trouble
+        except Exception as error:  # a codec's surprise is this recording's trouble, not the job's
+            return Trouble("failed", type(error).__name__, str(error)[:300])
+        if piece.alone and len(heard.samples) < source.receptive:
+            least = f"{1000 * source.receptive / source.rate:.0f} ms"
+            return Trouble("too_short", "too_short", f"{len(heard.samples)} samples; the model needs {least}")
+        return heard
+
+    def _batch(self, batch: Batch, heard: list[audio.Heard | Trouble]) -> tuple[list[Outcome], int]:
+        """Outcomes of one batch, and the padded samples that were computed."""
+        loud = {at: self._loud(one) for at, one in enumerate(heard) if isinstance(one, audio.Heard)}
+        spoken = [
+            at
+            for at, one in enumerate(heard)
+            if isinstance(one, audio.Heard) and loud[at].any() and len(one.samples) >= self.setup.source.receptive
+        ]
+        windows = [one.samples for at in spoken if isinstance(one := heard[at], audio.Heard)]
+        began = time.perf_counter()
+        results = dict(zip(spoken, self.halving(windows), strict=True))
+        spent = (time.perf_counter() - began) / max(1, sum(map(len, windows)))
+        outcomes = []
+        for at, (piece, one) in enumerate(zip(batch, heard, strict=True)):
+            if isinstance(one, Trouble):
+                outcomes.append(Outcome(item=piece.item, window=piece.window, samples=0, trouble=one))
+                continue
+            timing = Timing(decode=one.decode_s, resample=one.resample_s)
+            outcome = Outcome(item=piece.item, window=piece.window, samples=len(one.samples), timing=timing)
+            if at in results:
+                timing.infer = spent * len(one.samples)
+                outcome = self._finished(outcome, piece, results[at], loud[at])
+            outcomes.append(outcome)
+        return outcomes, max(map(len, windows), default=0) * len(windows)
+
+    def _loud(self, heard: audio.Heard) -> NDArray[np.bool_]:
+        source = self.setup.source
+        if not len(heard.samples):
+            return np.zeros(0, np.bool_)
+        return silence.loud(heard.samples, stride=source.stride, rate=source.rate, floor_db=self.setup.silence_db)
+
+    def _finished(self, outcome: Outcome, piece: Piece, result: Any, loud: NDArray[np.bool_]) -> Outcome:
+        if isinstance(result, Trouble):
+            return replace(outcome, trouble=result)
+        began = time.perf_counter()
+        try:
+            outcome = self.engine.finish(outcome, piece, result, loud)
+        except JobError as error:  # NaN in this window's output
+            outcome = replace(outcome, trouble=Trouble("failed", error.failure, str(error)))
+        outcome.timing.postprocess = time.perf_counter() - began
+        return outcome

@@ -1,0 +1,157 @@
+"""The last pass: results in input order, files beside them, and what the report says of them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from runner.asr.recordings import Recording
+from runner.asr.score import Scorer
+from runner.asr.spool import Spool
+from runner.asr.subtitles import Format, render
+from runner.asr.words import Char, Word
+
+Fields = dict[str, Any]
+TABLE_ROWS = 2000
+
+
+@dataclass(kw_only=True)
+class Summary:
+    """Counts over all recordings."""
+
+    statuses: Counter[str] = field(default_factory=Counter)
+    classes: Counter[str] = field(default_factory=Counter)  # of errors
+    audio_s: float = 0.0
+    confidence_sum: float = 0.0
+    words: int = 0
+    stages: Counter[str] = field(default_factory=Counter)  # milliseconds
+    failed_rows: list[tuple[Any, ...]] = field(default_factory=list)
+    other_rows: list[tuple[Any, ...]] = field(default_factory=list)
+
+    @property
+    def files(self) -> int:
+        return sum(self.statuses.values())
+
+    @property
+    def failed(self) -> int:
+        return self.files - self.statuses["ok"] - self.statuses["empty"]
+
+    @property
+    def confidence(self) -> float | None:
+        """Mean over recordings with text."""
+        return self.confidence_sum / self.statuses["ok"] if self.statuses["ok"] else None
+
+
+def write(
+    spool: Spool,
+    recordings: Sequence[Recording],
+    *,
+    out: Path,
+    records: Path,
+    formats: Sequence[Format],
+    rate: int,
+    scorer: Scorer | None,
+    shown: Callable[[Recording], str],
+) -> Summary:
+    """Write transcripts.jsonl, timing.jsonl and the files of ``formats``. ``shown`` is a recording's path for players."""
+    summary = Summary()
+    names = file_names(recordings) if formats else []
+    with ExitStack() as stack:
+        transcripts = stack.enter_context((out / "transcripts.jsonl").open("w", encoding="utf-8", newline="\n"))
+        timings = stack.enter_context((records / "timing.jsonl").open("w", encoding="utf-8", newline="\n"))
+        for item, recording in enumerate(recordings):
+            record, timing = spool.read(item)
+            transcripts.write(json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n")
+            timings.write(json.dumps({**recording.fields(), **timing}, ensure_ascii=False) + "\n")
+            scored = None
+            if scorer is not None and _scorable(recording, record):
+                scored = scorer.add(recording.clip.text or "", record["text"], key=f"{recording.key} [{item}]")
+            _count(summary, record, timing)
+            _add_row(summary, record, recording, path=shown(recording), wrong=scored.words.errors if scored else None)
+            for format_ in formats:
+                _write_beside(out / f"{names[item]}.{format_}", format_, record, recording, rate=rate)
+    return summary
+
+
+def _scorable(recording: Recording, record: Fields) -> bool:
+    """A reference is of the whole recording, so single channels of it are not held against it."""
+    return recording.clip.text is not None and not recording.named and record["error"] is None
+
+
+def _count(summary: Summary, record: Fields, timing: Fields) -> None:
+    summary.statuses[record["status"]] += 1
+    if record["error"]:
+        summary.classes[record["error"]["class"]] += 1
+    else:
+        summary.audio_s += record["duration_s"]
+    if record["status"] == "ok":
+        summary.confidence_sum += record["confidence"]
+    summary.words += len(record["text"].split())
+    summary.stages.update(timing["timing_ms"])
+
+
+def _add_row(summary: Summary, record: Fields, recording: Recording, *, path: str, wrong: int | None) -> None:
+    failed = record["error"] is not None
+    rows = summary.failed_rows if failed else summary.other_rows
+    if len(rows) == TABLE_ROWS:
+        return
+    text = f"{record['error']['class']}: {record['error']['message']}" if failed else record["text"]
+    name = recording.key.removeprefix(record["path"]).strip()
+    row = (path, name, record["status"], text, record["confidence"], record["duration_s"])
+    rows.append((*row, recording.clip.text, wrong))
+
+
+def _write_beside(path: Path, format_: Format, record: Fields, recording: Recording, *, rate: int) -> None:
+    if record["error"]:
+        return
+    words = [Word(**{**w, "chars": tuple(Char(**c) for c in w.get("chars", ()))}) for w in record["words"]]
+    channel = 1 if recording.channel is None else recording.channel + 1
+    end_s = recording.first / rate + record["duration_s"]
+    content = render(
+        format_, text=record["text"], words=words, recording=record["path"], channel=str(channel), duration_s=end_s
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content, encoding="utf-8", newline="\n")
+
+
+def file_names(recordings: Sequence[Recording]) -> list[str]:
+    """A path under files/ for each recording, without suffix: its own path, made unique and kept inside.
+
+    `clips/a.flac` gives `clips/a`; where another recording would give the same, `clips/a.flac`; stretches and channels
+    carry `.START-END` and `.chN`; what is still the same twice is numbered.
+    """
+    plain = [_inside(r.fields()["path"]) for r in recordings]
+    files = Counter(str(p.with_suffix("")) for p in set(plain))
+    names = []
+    for recording, path in zip(recordings, plain, strict=True):
+        stem = str(path.with_suffix(""))
+        name = stem if files[stem] == 1 else str(path)
+        clip = recording.clip
+        if clip.start is not None or clip.end is not None:
+            name += f".{clip.start or 0:g}-{'' if clip.end is None else f'{clip.end:g}'}"
+        names.append(name + (f".ch{recording.channel}" if recording.named else ""))
+    return _numbered(names)
+
+
+def _inside(path: str) -> PurePosixPath:
+    parts = [p for p in PurePosixPath(path).parts if p not in {"/", "."}]
+    return PurePosixPath(*("_" if p == ".." else p for p in parts))
+
+
+def _numbered(names: list[str]) -> list[str]:
+    taken, seen = set(names), Counter[str]()
+    unique = []
+    for name in names:
+        seen[name] += 1
+        fresh = name
+        number = seen[name]
+        while number > 1 and (fresh := f"{name}~{number}") in taken:
+            number += 1
+        taken.add(fresh)
+        unique.append(fresh)
+    return unique

@@ -1,0 +1,222 @@
+"""`asr-transcribe`: list recordings, read their headers, plan batches, transcribe, write results in input order."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import torch
+
+from runner.asr import batches, recordings, subtitles, windows, writer
+from runner.asr.collector import Collector
+from runner.asr.layout import Layout
+from runner.asr.pieces import Answer, Setup, Source
+from runner.asr.recordings import Clip, Recording
+from runner.asr.score import Scorer, Scores
+from runner.asr.sizing import Sizing, sizing
+from runner.asr.spool import Spool
+from runner.asr.tables import ledger, tables
+from runner.asr.transcriber import Transcriber
+from runner.asr.writer import Summary
+from runner.context import Context, Result
+from runner.registry.family import Resolved
+from runner.registry.resolve import resolve
+from runner.schema.errors import JobError
+from runner.schema.jobs.asr_transcribe import AsrTranscribe
+
+Fields = dict[str, Any]
+
+
+def run(spec: AsrTranscribe, ctx: Context) -> Result:
+    """Transcribe every recording of ``spec``; see ``runner.asr`` for the parts."""
+    subtitles.check(spec.outputs, timestamps=spec.decode.timestamps)
+    model = _model(spec, ctx)
+    setup = _setup(spec, ctx, model)
+    began = time.perf_counter()
+    clips = list(_clips(spec, ctx))
+    found = _listed(spec, ctx, clips, setup)
+    probed_s = time.perf_counter() - began
+    layout = Layout(found, _cut(spec, setup))
+    size = _sizing(spec, ctx, model)
+    plan = batches.plan(layout.lengths, size.size(rate=setup.source.rate, windows=spec.batch.files))
+    spool = Spool(ctx.checkpoints, items=len(found), plan=layout.digest())
+    try:
+        _transcribe(spool, layout, found, plan, setup, ctx)
+        scorer = Scorer() if any(clip.text is not None for clip in clips) else None
+        summary = writer.write(
+            spool,
+            found,
+            out=ctx.out,
+            records=ctx.records,
+            formats=spec.outputs,
+            rate=setup.source.rate,
+            scorer=scorer,
+            shown=lambda recording: os.path.relpath(recording.clip.path, ctx.folder),
+        )
+    finally:
+        spool.close()
+    scores = scorer.result() if scorer else None
+    return Result(
+        metrics=_metrics(summary, plan, scores),
+        intervals=scores.intervals() if scores else {},
+        ledger=ledger(_about(ctx), plan=plan, size=size),
+        tables=tables(summary, scored=scores),
+        timings={"probe": probed_s, **{stage: ms / 1000 for stage, ms in summary.stages.items()}},
+        notes=_notes(summary),
+        failure=_failure(spec, summary),
+    )
+
+
+def _model(spec: AsrTranscribe, ctx: Context) -> Resolved:
+    given = ctx.inputs["model"]
+    return resolve(
+        str(given.path.absolute()),
+        folder=ctx.folder,
+        allow_pickle=spec.model.allow_pickle,
+        trust_remote_code=spec.model.trust_remote_code,
+        adapter=spec.model.adapter,
+    )
+
+
+def _setup(spec: AsrTranscribe, ctx: Context, model: Resolved) -> Setup:
+    facts = model.facts
+    source = Source(
+        folder=str(ctx.inputs["model"].path),
+        rate=facts["sample_rate"],
+        stride=facts["stride_samples"],
+        receptive=facts["receptive_samples"],
+        waveform=model.family.features == "waveform",
+        normalise=facts["do_normalize"],
+        mask=facts["mask"],
+        adapter=spec.model.adapter,
+        allow_pickle=spec.model.allow_pickle,
+        trust_remote_code=spec.model.trust_remote_code,
+    )
+    return Setup(
+        source=source,
+        task=model.family.task,
+        precision=spec.precision,
+        device=ctx.device,
+        threads=ctx.threads,
+        beam_size=spec.decode.beam_size,
+        timestamps=spec.decode.timestamps,
+        silence_db=spec.audio.silence_db,
+        language=spec.decode.language,
+    )
+
+
+def _clips(spec: AsrTranscribe, ctx: Context) -> Iterator[Clip]:
+    if spec.data.manifest is None:
+        return recordings.from_files(ctx.inputs["data.audio"].files, folder=ctx.folder)
+    root = None if spec.data.root is None else ctx.folder / spec.data.root
+    return recordings.from_manifest(ctx.inputs["data.manifest"].path, root=root)
+
+
+def _listed(spec: AsrTranscribe, ctx: Context, clips: list[Clip], setup: Setup) -> list[Recording]:
+    source = setup.source
+    found = recordings.recordings(
+        clips, channels=spec.audio.channels, rate=source.rate, receptive=source.receptive, threads=4 * ctx.threads
+    )
+    listed = []
+    for recording in found:
+        listed.append(recording)
+        if len(listed) % 1000 == 0:
+            ctx.check()
+    if not listed:
+        raise JobError("there are no recordings: the manifest has no rows", failure="DataInvalid")
+    return listed
+
+
+def _cut(spec: AsrTranscribe, setup: Setup) -> windows.Cut:
+    source = setup.source
+    length_s = min(spec.window.length_s, 30.0) if setup.task == "seq2seq" else spec.window.length_s
+    return windows.cut(
+        length_s=length_s,
+        context_s=min(spec.window.context_s, length_s / 4),
+        rate=source.rate,
+        stride=source.stride,
+        receptive=source.receptive,
+    )
+
+
+def _sizing(spec: AsrTranscribe, ctx: Context, model: Resolved) -> Sizing:
+    """The batch size of an earlier attempt, or the rule's, which is kept: a resumed job plans the same batches."""
+    path = ctx.checkpoints / "sizing.json"
+    if spec.batch.seconds is None and path.exists():
+        return Sizing(**json.loads(path.read_text(encoding="utf-8")))
+    memory = torch.cuda.mem_get_info()[0] if ctx.device == "cuda" and torch.cuda.is_available() else None
+    size = sizing(spec.batch.seconds, device=ctx.device, memory_bytes=memory, facts=model.facts)
+    path.write_text(json.dumps(vars(size)), encoding="utf-8")
+    return size
+
+
+def _transcribe(
+    spool: Spool, layout: Layout, found: list[Recording], plan: batches.Plan, setup: Setup, ctx: Context
+) -> None:
+    collector = Collector(spool, layout, found, setup)
+    collector.start()
+    collector.resume()
+    deals = layout.deals(plan, workers=ctx.pool.workers, done=spool.has)
+    ctx.progress(collector.done, len(found), "recordings")
+    for _, answer in ctx.pool.imap(partial(Transcriber, setup), deals):
+        collector.take(answer)
+        _remember(ctx, answer)
+        ctx.progress(collector.done, len(found), "recordings")
+        ctx.check()
+
+
+def _remember(ctx: Context, answer: Answer) -> None:
+    """Keep what the workers chose: an attempt that finds all batches done has no worker to ask."""
+    about = {**_about(ctx), **answer.about}
+    about["halvings"] = int(about.get("halvings", 0)) + answer.halvings
+    if answer.most is not None:
+        about["most"] = min(answer.most, about.get("most", answer.most))
+    text = json.dumps(about)
+    (ctx.checkpoints / "about.json").write_text(text, encoding="utf-8")
+
+
+def _about(ctx: Context) -> Fields:
+    path = ctx.checkpoints / "about.json"
+    found: Fields = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return found
+
+
+def _metrics(summary: Summary, plan: batches.Plan, scores: Scores | None) -> Fields:
+    files = summary.files
+    return {
+        "files": files,
+        "ok": summary.statuses["ok"],
+        "empty": summary.statuses["empty"],
+        "failed": summary.failed,
+        "failed_share": summary.failed / files,
+        "errors": dict(sorted(summary.classes.items())),
+        "audio_s": round(summary.audio_s, 3),
+        "words": summary.words,
+        "windows": len(plan.order),
+        "confidence": None if summary.confidence is None else round(summary.confidence, 4),
+        **(scores.metrics() if scores else {}),
+    }
+
+
+def _notes(summary: Summary) -> tuple[str, ...]:
+    notes = []
+    if summary.failed:
+        notes.append(f"{summary.failed} of {summary.files} recordings have no transcript and are in no error rate")
+    if summary.confidence is not None:
+        notes.append("confidence is not calibrated: it ranks words and recordings, it is no probability")
+    return tuple(notes)
+
+
+def _failure(spec: AsrTranscribe, summary: Summary) -> str | None:
+    if not summary.failed:
+        return None
+    classes = ", ".join(f"{count} {name}" for name, count in summary.classes.most_common(5))
+    if summary.failed == summary.files:
+        return f"none of the {summary.files} recordings could be transcribed ({classes})"
+    if spec.on_error == "fail":
+        return f"{summary.failed} of {summary.files} recordings failed ({classes}) and on_error is 'fail'"
+    return None
