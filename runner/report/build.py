@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from importlib import resources
 from pathlib import Path
@@ -133,7 +133,7 @@ def _cut(table: Table) -> Fields:
         first = "those that are not ok and then the first" if "status" in table.columns else "the first"
         left_out = f"{MAX_ROWS:,} of {len(rows):,} rows: {first}"
         note = f"{left_out}; {note}" if note else left_out
-    return {**asdict(table), "rows": rows[:MAX_ROWS], "total": len(rows), "note": note}
+    return {**asdict(replace(table, rows=rows[:MAX_ROWS], note=note)), "total": len(rows)}
 
 
 def _ledger(data: Fields) -> Fields:

@@ -16,7 +16,7 @@ from runner.report.packages import DISTRIBUTION, Package, packages, torchaudio_b
 from runner.report.text import size
 
 Fields = dict[str, Any]
-FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "bf16", "asimd")  # the last two are Arm's
+FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd")  # the last one is Arm's
 PROGRAMS = ("ffmpeg", "ffprobe", "nvidia-smi", "git")
 LOW_SPACE = 5 * 10**9  # bytes; weights of a large model and an artifact or two
 
@@ -31,7 +31,7 @@ def look(*, store: str, cpus: int, memory_gb: float, kinds: Iterable[str]) -> Fi
         "cpu": {
             "count": cpus,
             "flags": (flags := _flags()),
-            "bf16": bool({"avx512_bf16", "amx_bf16", "bf16"} & set(flags)),
+            "bf16": bool({"avx512_bf16", "amx_bf16"} & set(flags)),
         },
         "memory_gb": round(memory_gb, 1),
         "gpus": _gpus(programs["nvidia-smi"]),
