@@ -38,7 +38,8 @@ def problems_of(error: ValidationError, *, job: type[Job], root: Fields, file: s
     found = [_problem(detail, job=job, root=root, file=file) for detail in details[:MAX_PROBLEMS]]
     if len(details) > MAX_PROBLEMS:
         what = f"{len(details) - MAX_PROBLEMS:,} more problems in this document"
-        found.append(problem(file, (root.line, root.column), "more", what, hint="solve the others first"))
+        first = find(root, details[MAX_PROBLEMS]["loc"])
+        found.append(problem(file, first.key, "more", what, hint="solve the others first"))
     return found
 
 

@@ -71,6 +71,7 @@ class _Open:
     key: str | None = None  # of the value that comes next
     key_place: Place = (0, 0)
     keep: bool = True  # whether that value goes into the mapping: not when its key is wrong
+    merging: bool = False  # whether that value is merged into it
     height: int = 1
     merge: list[Node] = field(default_factory=list)
 
@@ -212,13 +213,14 @@ class _Composer:
             self._problem(place, "key", what, "put it in quotes; decimals have a point, not a comma")
         top.key_place = place
         top.key = node.text if type(node) is Scalar else "?"
+        top.merging = top.key == "<<" and type(node) is Scalar and not node.quoted
 
     def _value(self, top: _Open, parent: Fields, node: Node) -> None:
         key, top.key = top.key, None
         assert key is not None
         if not top.keep:
             return
-        if key == "<<":
+        if top.merging:
             top.merge.append(node)
         elif key in parent.items:
             what = f"{quoted(key)} is given twice, in lines {parent.keys[key][0]} and {top.key_place[0]}"
