@@ -76,7 +76,7 @@ class Acoustic:
         lengths = torch.tensor([length])
         if hasattr(self.model, "_get_feat_extract_output_lengths"):
             return int(self.model._get_feat_extract_output_lengths(lengths))
-        encoder = getattr(self.model, "encoder", None)
+        encoder: Any = getattr(self.model, "encoder", None)
         if hasattr(encoder, "_get_subsampling_output_length"):
             return int(encoder._get_subsampling_output_length(lengths))
         raise JobError(
@@ -93,7 +93,7 @@ def settle_arithmetic() -> None:
     """
     flags = torch.backends.cpu.get_cpu_capability()
     mode = {"AVX512": "AVX512,STRICT", "AVX2": "AVX2,STRICT"}.get(flags)
-    if mode and torch.backends.mkl.is_available():
+    if mode and torch.backends.mkl.is_available():  # type: ignore[no-untyped-call]
         os.environ.setdefault("MKL_CBWR", mode)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -36,7 +36,7 @@ def read(path: str, *, header: Header, first: int, last: int, rate: int, channel
 
     ``channel`` None is the mean of all; one that the file does not have is its last. What comes out depends on
     nothing but these arguments: not on what was read before, nor on other stretches. Fewer samples come back where
-    the file ends early and its header was an estimate. Raises Trouble.
+    the file ends early and its header was an estimate. Raises RecordingError.
     """
     start_s = max(0, first // rate - RUN_UP_S)  # whole seconds: the same instant on both clocks at any rate
     skip, need = first - start_s * rate, last - start_s * rate
@@ -82,7 +82,7 @@ class _Resampler:
         return self(np.zeros(0, np.float32), last=True)
 
 
-def _soundfile_blocks(path: str, header: Header, start_s: int) -> Iterator[Samples]:
+def _soundfile_blocks(path: str, header: Header, start_s: int) -> Generator[Samples]:
     try:
         with soundfile.SoundFile(os.fsencode(path)) as file:
             if (file.samplerate, file.channels) != (header.rate, header.channels):
@@ -94,7 +94,7 @@ def _soundfile_blocks(path: str, header: Header, start_s: int) -> Iterator[Sampl
         raise unreadable("corrupt", error.error_string.removeprefix("Error : ").strip()) from None
 
 
-def _ffmpeg_blocks(path: str, header: Header, start_s: int) -> Iterator[Samples]:
+def _ffmpeg_blocks(path: str, header: Header, start_s: int) -> Generator[Samples]:
     return ffmpeg.blocks(path, start_s=start_s, rate=header.rate, channels=header.channels)
 
 

@@ -13,7 +13,7 @@ from runner.asr.pieces import Answer, Outcome, Said, Setup, Timing
 from runner.asr.recordings import Recording
 from runner.asr.sequence import decoded_of, kept
 from runner.asr.spool import Spool
-from runner.asr.trouble import Trouble
+from runner.asr.trouble import RecordingError
 from runner.asr.words import Word
 
 Fields = dict[str, Any]
@@ -103,7 +103,7 @@ class Collector:
         timing = Timing(attempts=max(e["timing"]["attempts"] for e in entries))
         for stage in ("decode", "resample", "infer", "postprocess"):
             setattr(timing, stage, sum(e["timing"][stage] for e in entries))
-        troubles = [Trouble(*e["trouble"]) for e in entries if "trouble" in e]
+        troubles = [RecordingError(*e["trouble"]) for e in entries if "trouble" in e]
         samples = max(e["samples"] for e in entries)
         if troubles:
             result = record(recording, troubles[0])
@@ -129,12 +129,12 @@ class Collector:
 SILENCE = Decoded(text="", confidence=None)
 
 
-def record(recording: Recording, result: Decoded | Trouble, *, seconds: float | None = None) -> Fields:
+def record(recording: Recording, result: Decoded | RecordingError, *, seconds: float | None = None) -> Fields:
     """One line of transcripts.jsonl."""
     header = recording.header
     known = None if header is None or recording.samples == 0 else header.duration_s
-    trouble = result if isinstance(result, Trouble) else None
-    decoded = SILENCE if isinstance(result, Trouble) else result
+    trouble = result if isinstance(result, RecordingError) else None
+    decoded = SILENCE if isinstance(result, RecordingError) else result
     duration = seconds if seconds is not None else known
     return {
         **recording.fields(),

@@ -45,9 +45,7 @@ def extractor(folder: str, *, rate: int) -> Features:
         extract: Any = AutoFeatureExtractor.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise JobError(
-            f"{folder} has no feature extractor that can be used: {reason}", failure="ModelInvalid"
-        ) from None
+        raise JobError(f"{folder} has no usable feature extractor: {reason}", failure="ModelInvalid") from None
 
     def features(samples: Samples) -> torch.Tensor:
         made = extract(samples, sampling_rate=rate, return_tensors="pt", return_attention_mask=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from functools import cache
 from threading import Timer
@@ -35,7 +35,7 @@ def installed() -> bool:
 
 
 def probe(path: str) -> Shape:
-    """The shape of the first audio stream of ``path``. Raises Trouble."""
+    """The shape of the first audio stream of ``path``. Raises RecordingError."""
     ask = "stream=sample_rate,channels,duration:format=duration"
     command = ["ffprobe", *_QUIET, "-select_streams", "a:0", "-show_entries", ask, "-of", "json", "-i", f"file:{path}"]
     try:
@@ -54,8 +54,8 @@ def probe(path: str) -> Shape:
         raise unreadable("no_audio", "ffmpeg finds no audio stream with a known length in it") from None
 
 
-def blocks(path: str, *, start_s: int, rate: int, channels: int) -> Iterator[NDArray[np.float32]]:
-    """Blocks of one second, [frames, channels] in [-1, 1], from ``start_s`` on. Raises Trouble at a failure."""
+def blocks(path: str, *, start_s: int, rate: int, channels: int) -> Generator[NDArray[np.float32]]:
+    """Blocks of one second, [frames, channels] in [-1, 1], from ``start_s`` on. Raises RecordingError at a failure."""
     shape = ["-ac", str(channels), "-ar", str(rate)]
     source = ["-ss", str(start_s), "-i", f"file:{path}", "-map", "0:a:0"]
     command = ["ffmpeg", *_QUIET, "-nostdin", *source, *shape, "-f", "f32le", "pipe:1"]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from runner.asr.trouble import Trouble
+from runner.asr.trouble import RecordingError
 
 Samples = NDArray[np.float32]
 SIGNS = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc")
@@ -39,11 +39,8 @@ class Halving:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if len(windows) == 1:
-            return [
-                Trouble(
-                    "out_of_memory", "out_of_memory", f"{len(windows[0])} samples do not fit: shorten window.length_s"
-                )
-            ]
+            message = f"{len(windows[0])} samples do not fit into memory: shorten window.length_s"
+            return [RecordingError("out_of_memory", "out_of_memory", message)]
         self.most = max(map(len, windows)) * ((len(windows) + 1) // 2)
         return self._halves(windows)
 
@@ -54,7 +51,7 @@ class Halving:
     def _alone(self, windows: Sequence[Samples], error: Exception) -> list[Any]:
         """Another failure: find the windows that it comes from."""
         if len(windows) == 1:
-            return [Trouble("failed", type(error).__name__, str(error).strip().splitlines()[0][:300])]
+            return [RecordingError("failed", type(error).__name__, str(error).strip().splitlines()[0][:300])]
         return [result for window in windows for result in self([window])]
 
 

@@ -14,11 +14,12 @@ from typing import Literal
 import soundfile
 
 from runner.asr import ffmpeg
-from runner.asr.trouble import Trouble, unreadable
+from runner.asr.trouble import RecordingError, unreadable
 
 RATES = range(1_000, 1_000_001)  # Hz; beyond it a header is broken, and resampling would take for ever
 MAX_CHANNELS = 1024  # libsndfile's own limit
 VERIFIED_ABOVE_S = 60.0  # a longer claim is checked by reading the last frame: a broken header can claim years
+UNKNOWN_FORMAT = 1  # libsndfile's SF_ERR_UNRECOGNISED_FORMAT
 CHUNK = 4096  # files in flight: bounds memory for manifests of any length
 
 
@@ -42,7 +43,7 @@ class Header:
         return 0.1 if self.exact else max(1.0, 0.1 * self.duration_s)
 
 
-def probe(paths: Iterable[str], *, threads: int) -> Iterator[Header | Trouble]:
+def probe(paths: Iterable[str], *, threads: int) -> Iterator[Header | RecordingError]:
     """The header of each path, in order; what is wrong with it where there is none."""
     left = iter(paths)
     with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
@@ -50,15 +51,15 @@ def probe(paths: Iterable[str], *, threads: int) -> Iterator[Header | Trouble]:
             yield from pool.map(_header_or_trouble, some, chunksize=64)
 
 
-def _header_or_trouble(path: str) -> Header | Trouble:
+def _header_or_trouble(path: str) -> Header | RecordingError:
     try:
         return read_header(path)
-    except Trouble as trouble:
+    except RecordingError as trouble:
         return trouble
 
 
 def read_header(path: str) -> Header:
-    """The header of one file. Raises Trouble."""
+    """The header of one file. Raises RecordingError."""
     _check_file(path)
     try:
         with soundfile.SoundFile(os.fsencode(path)) as file:
@@ -110,11 +111,11 @@ def _from_ffmpeg(path: str, error: soundfile.LibsndfileError) -> Header:
     if os.path.getsize(path) == 0:  # noqa: PTH202
         raise unreadable("zero_bytes", "the file has no bytes")
     if not ffmpeg.installed():
-        said = error.error_string.removeprefix("Error : ").strip(" .")
+        if error.code != UNKNOWN_FORMAT:
+            raise unreadable("corrupt", f"damaged: {error.error_string.removeprefix('Error : ').strip(' .')}")
         raise unreadable(
             "unsupported_format",
-            f"not audio that soundfile reads ({said}); for video, m4a, webm and the like install ffmpeg, "
-            "otherwise the file is damaged",
+            "not wav, flac, ogg, opus or mp3; install ffmpeg for m4a, webm, video and the like, or convert it",
         )
     shape = ffmpeg.probe(path)
     frames = shape.frames + shape.rate // 4  # containers round durations; what is not there is not read

@@ -1,4 +1,4 @@
-"""All windows of all recordings as arrays: 100,000 recordings take a few MB, and a window's piece is made when dealt."""
+"""All windows of all recordings as arrays: 100,000 of them take a few MB. A window's piece is made when dealt."""
 
 from __future__ import annotations
 

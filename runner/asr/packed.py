@@ -60,14 +60,15 @@ class Packed:
         self._lengths.samples = [len(window) for window in windows]
         row = torch.cat(list(windows)).to(self._model.dtype)
         logits: torch.Tensor = self._model(row[None]).logits[0]
-        return list(logits.split(self._lengths.frames))
+        return list(logits.split_with_sizes(self._lengths.frames))
 
 
 def pack(model: Any) -> Packed | None:
     """Change ``model`` for packed rows, or leave it as it is (None) where that is not known to be exact or fast."""
     config = model.config
     known = config.model_type in FAMILIES and not getattr(config, "add_adapter", False)
-    return Packed(model) if known and torch.backends.mkldnn.is_available() else None
+    able = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return Packed(model) if known and able else None
 
 
 class _Linear(nn.Module):
@@ -99,7 +100,7 @@ class _ByWindow(nn.Module):
         self.lengths = lengths
 
     def forward(self, row: torch.Tensor) -> torch.Tensor:
-        made = [self.convolutions(window) for window in row[0].split(self.lengths.samples)]
+        made = [self.convolutions(window) for window in row[0].split_with_sizes(self.lengths.samples)]
         self.lengths.frames = [len(frames) for frames in made]
         return torch.cat(made).T[None]
 
@@ -113,10 +114,10 @@ class _FramesByWindow(nn.Module):
         self.lengths = lengths
 
     def forward(self, row: torch.Tensor) -> torch.Tensor:
-        return torch.cat([self.inner(window) for window in row.split(self.lengths.frames, dim=1)], dim=1)
+        return torch.cat([self.inner(window) for window in row.split_with_sizes(self.lengths.frames, dim=1)], dim=1)
 
 
-def _attention_by_window(
+def _attention_by_window(  # noqa: PLR0917 (transformers calls it by position)
     module: Any,
     query: torch.Tensor,
     key: torch.Tensor,
@@ -128,7 +129,7 @@ def _attention_by_window(
     """Attention inside each window. Shapes [1, heads, frames, head_dim], out [1, frames, heads, head_dim]."""
     assert attention_mask is None, "a packed row has no padding to mask"
     frames = module.runner_lengths.frames
-    windows = zip(*(x.split(frames, dim=2) for x in (query, key, value)), strict=True)
+    windows = zip(*(x.split_with_sizes(frames, dim=2) for x in (query, key, value)), strict=True)
     made = [functional.scaled_dot_product_attention(q, k, v, scale=scaling).transpose(1, 2) for q, k, v in windows]
     return torch.cat(made, dim=1), None
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from runner.asr.decode import Decoded, Timestamps
 from runner.asr.header import Header
-from runner.asr.trouble import Trouble
+from runner.asr.trouble import RecordingError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +92,7 @@ class Outcome:
     item: int
     window: int
     samples: int  # heard; fewer than asked for where a header's length was an estimate
-    trouble: Trouble | None = None
+    trouble: RecordingError | None = None
     decoded: Decoded | None = None  # the recording's only window, CTC
     rows: NDArray[np.float32] | None = None  # one window of several, CTC: log-probabilities of the kept frames
     said: tuple[Said, ...] | None = None  # sequence models

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from runner.asr import header as headers
 from runner.asr.header import Header
-from runner.asr.trouble import Trouble
+from runner.asr.trouble import RecordingError
 from runner.schema import manifest
 
 Channels = Literal["mix", "left", "right", "each"]
@@ -38,7 +38,7 @@ class Recording:
     header: Header | None
     first: int
     samples: int
-    trouble: Trouble | None = None  # known from the header; nothing is computed
+    trouble: RecordingError | None = None  # known from the header; nothing is computed
 
     def fields(self) -> dict[str, Any]:
         """What names it in results: the path and whatever else tells it from others."""
@@ -74,7 +74,7 @@ def recordings(
 ) -> Iterator[Recording]:
     """The signals of each clip in order, from the headers alone. ``rate`` in Hz; ``receptive`` in samples."""
     for clip, found in zip(clips, headers.probe((clip.path for clip in clips), threads=threads), strict=True):
-        if isinstance(found, Trouble):
+        if isinstance(found, RecordingError):
             yield Recording(clip=clip, channel=None, named=False, header=None, first=0, samples=0, trouble=found)
             continue
         each = channels == "each" and found.channels > 1
@@ -90,10 +90,10 @@ def _placed(clip: Clip, header: Header, *, channel: int | None, named: bool, rat
     trouble = None
     if clip.start and first >= whole:
         message = f"starts at {clip.start:g} s, after the recording's end at {header.duration_s:.3f} s"
-        trouble = Trouble("too_short", "after_end", message)
+        trouble = RecordingError("too_short", "after_end", message)
     elif last - first < receptive:
         message = f"{max(0, last - first)} samples; the model needs {1000 * receptive / rate:.0f} ms"
-        trouble = Trouble("too_short", "too_short", message)
+        trouble = RecordingError("too_short", "too_short", message)
     return Recording(
         clip=clip,
         channel=channel,

@@ -1,4 +1,4 @@
-"""How much audio goes into one batch: a rule on the device and the model, so that every attempt plans the same batches."""
+"""How much audio goes into one batch: a rule on device and model, so that every attempt plans the same batches."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from runner.asr.ctc import Ctc
 from runner.asr.halving import Halving
 from runner.asr.pieces import Answer, Outcome, Piece, Setup, Timing
 from runner.asr.precision import choose
-from runner.asr.trouble import Trouble
+from runner.asr.trouble import RecordingError
 from runner.schema.errors import JobError
 
 Samples = NDArray[np.float32]
@@ -56,11 +56,11 @@ class Transcriber:
         self.about = {"precision": precision.name, "precision_why": precision.why, **self.engine.about}
         self._readers = max(1, setup.threads if setup.device == "cuda" else setup.threads // 2)
 
-    def __call__(self, deal: Sequence[Batch]) -> Answer:
+    def __call__(self, item: Sequence[Batch]) -> Answer:
         outcomes: list[Outcome] = []
         padded, halvings = 0, self.halving.count
         with ThreadPoolExecutor(max_workers=self._readers) as pool:
-            for batch, heard in self._decoded(deal, pool):
+            for batch, heard in self._decoded(item, pool):
                 made, computed = self._batch(batch, heard)
                 outcomes += made
                 padded += computed
@@ -76,9 +76,9 @@ class Transcriber:
 
     def _decoded(
         self, deal: Sequence[Batch], pool: ThreadPoolExecutor
-    ) -> Iterator[tuple[Batch, list[audio.Heard | Trouble]]]:
+    ) -> Iterator[tuple[Batch, list[audio.Heard | RecordingError]]]:
         """Each batch with its sound; at most ``AHEAD`` further batches lie decoded in memory."""
-        waiting: deque[tuple[Batch, list[Future[audio.Heard | Trouble]]]] = deque()
+        waiting: deque[tuple[Batch, list[Future[audio.Heard | RecordingError]]]] = deque()
         for batch in deal:
             waiting.append((batch, [pool.submit(self._read, piece) for piece in batch]))
             if len(waiting) > AHEAD:
@@ -88,7 +88,7 @@ class Transcriber:
             first, futures = waiting.popleft()
             yield first, [future.result() for future in futures]
 
-    def _read(self, piece: Piece) -> audio.Heard | Trouble:
+    def _read(self, piece: Piece) -> audio.Heard | RecordingError:
         source = self.setup.source
         try:
             heard = audio.read(
@@ -99,16 +99,16 @@ class Transcriber:
                 rate=source.rate,
                 channel=piece.channel,
             )
-        except Trouble as trouble:
+        except RecordingError as trouble:
             return trouble
         except Exception as error:  # a codec's surprise is this recording's trouble, not the job's
-            return Trouble("failed", type(error).__name__, str(error)[:300])
+            return RecordingError("failed", type(error).__name__, str(error)[:300])
         if piece.alone and len(heard.samples) < source.receptive:
             least = f"{1000 * source.receptive / source.rate:.0f} ms"
-            return Trouble("too_short", "too_short", f"{len(heard.samples)} samples; the model needs {least}")
+            return RecordingError("too_short", "too_short", f"{len(heard.samples)} samples; the model needs {least}")
         return heard
 
-    def _batch(self, batch: Batch, heard: list[audio.Heard | Trouble]) -> tuple[list[Outcome], int]:
+    def _batch(self, batch: Batch, heard: list[audio.Heard | RecordingError]) -> tuple[list[Outcome], int]:
         """Outcomes of one batch, and the padded samples that were computed."""
         loud = {at: self._loud(one) for at, one in enumerate(heard) if isinstance(one, audio.Heard)}
         spoken = [
@@ -122,7 +122,7 @@ class Transcriber:
         spent = (time.perf_counter() - began) / max(1, sum(map(len, windows)))
         outcomes = []
         for at, (piece, one) in enumerate(zip(batch, heard, strict=True)):
-            if isinstance(one, Trouble):
+            if isinstance(one, RecordingError):
                 outcomes.append(Outcome(item=piece.item, window=piece.window, samples=0, trouble=one))
                 continue
             timing = Timing(decode=one.decode_s, resample=one.resample_s)
@@ -140,12 +140,12 @@ class Transcriber:
         return silence.loud(heard.samples, stride=source.stride, rate=source.rate, floor_db=self.setup.silence_db)
 
     def _finished(self, outcome: Outcome, piece: Piece, result: Any, loud: NDArray[np.bool_]) -> Outcome:
-        if isinstance(result, Trouble):
+        if isinstance(result, RecordingError):
             return replace(outcome, trouble=result)
         began = time.perf_counter()
         try:
             outcome = self.engine.finish(outcome, piece, result, loud)
         except JobError as error:  # NaN in this window's output
-            outcome = replace(outcome, trouble=Trouble("failed", error.failure, str(error)))
+            outcome = replace(outcome, trouble=RecordingError("failed", error.failure, str(error)))
         outcome.timing.postprocess = time.perf_counter() - began
         return outcome

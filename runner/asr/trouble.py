@@ -7,7 +7,7 @@ from typing import Literal
 Status = Literal["ok", "empty", "too_short", "decode_error", "out_of_memory", "failed"]
 
 
-class Trouble(Exception):
+class RecordingError(Exception):
     """One recording cannot be transcribed. ``name`` is the stable class that users filter by."""
 
     def __init__(self, status: Status, name: str, message: str) -> None:
@@ -16,10 +16,10 @@ class Trouble(Exception):
         self.name = name
         self.message = message
 
-    def __reduce__(self) -> tuple[type[Trouble], tuple[Status, str, str]]:
-        return Trouble, (self.status, self.name, self.message)
+    def __reduce__(self) -> tuple[type[RecordingError], tuple[Status, str, str]]:
+        return RecordingError, (self.status, self.name, self.message)
 
 
-def unreadable(name: str, message: str) -> Trouble:
+def unreadable(name: str, message: str) -> RecordingError:
     """A recording whose sound cannot be had."""
-    return Trouble("decode_error", name, message)
+    return RecordingError("decode_error", name, message)

@@ -58,7 +58,7 @@ def write(
     scorer: Scorer | None,
     shown: Callable[[Recording], str],
 ) -> Summary:
-    """Write transcripts.jsonl, timing.jsonl and the files of ``formats``. ``shown`` is a recording's path for players."""
+    """Write transcripts.jsonl, timing.jsonl and the files of ``formats``. ``shown`` is the path for players."""
     summary = Summary()
     names = file_names(recordings) if formats else []
     with ExitStack() as stack:

@@ -45,7 +45,7 @@ def run(spec: AsrTranscribe, ctx: Context) -> Result:
     plan = batches.plan(layout.lengths, size.size(rate=setup.source.rate, windows=spec.batch.files))
     spool = Spool(ctx.checkpoints, items=len(found), plan=layout.digest())
     try:
-        _transcribe(spool, layout, found, plan, setup, ctx)
+        _transcribe(spool, ctx, layout=layout, found=found, plan=plan, setup=setup)
         scorer = Scorer() if any(clip.text is not None for clip in clips) else None
         summary = writer.write(
             spool,
@@ -155,7 +155,7 @@ def _sizing(spec: AsrTranscribe, ctx: Context, model: Resolved) -> Sizing:
 
 
 def _transcribe(
-    spool: Spool, layout: Layout, found: list[Recording], plan: batches.Plan, setup: Setup, ctx: Context
+    spool: Spool, ctx: Context, *, layout: Layout, found: list[Recording], plan: batches.Plan, setup: Setup
 ) -> None:
     collector = Collector(spool, layout, found, setup)
     collector.start()
