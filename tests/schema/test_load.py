@@ -176,7 +176,8 @@ def test_problems_in_places_that_yaml_shares() -> None:
     assert line.startswith("5:23: window.length_s: ")
     assert lines(GOOD + "batch: &b {files: 0}\nwindow:\n  <<: *b\n") == [
         "5:12: window.files: unknown field 'files', allowed are length_s and context_s; `files` belongs under `batch`",
-        "5:19: batch.files: expected a whole number from 1 to 4096; got 0; see `runner explain asr-transcribe.batch.files`",
+        "5:19: batch.files: expected a whole number from 1 to 4096; got 0; "
+        "see `runner explain asr-transcribe.batch.files`",
     ]
 
 
@@ -220,7 +221,7 @@ def test_secrets_are_never_echoed(template: str, secret: str) -> None:
 
 @pytest.mark.parametrize("secret", SECRETS[1:])
 def test_what_looks_like_a_secret_is_not_echoed_anywhere(secret: str) -> None:
-    for line in (f"name: '{secret}'", f"precision: '{secret}'", f"gates: '{secret}'", f"outputs: ['{secret}']"):
+    for line in (f"name: '{secret}!'", f"precision: '{secret}'", f"gates: '{secret}'", f"outputs: ['{secret}']"):
         found = lines(GOOD.replace("name: a\n", "") + line + "\n")
         assert found
         assert secret not in "\n".join(found)
