@@ -109,6 +109,10 @@ class _Expansion:
         if name not in self.overrides:
             return node
         text = self.overrides[name]
+        if "${" in text or not text.isprintable():
+            what = f"--set {name}: a value is plain text, without references and control characters"
+            self._problem(node, ("vars", name), "reference", what, "give the value itself")
+            return node
         is_quoted = len(text) >= 2 and text[0] == text[-1] and text[0] in "\"'"
         text = text[1:-1] if is_quoted else text
         try:
