@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
+from runner.plan.inputs import MISSING
 from runner.plan.step import Input
 from runner.schema.nodes import split_path
 from runner.store.manifest import Manifest
@@ -70,7 +71,7 @@ def files_changed(before: Listing, now: Listing) -> str:
     """`2 files changed, 1 added, 3 removed`; `content changed` where the old files are not known."""
     if not before:
         return "content changed"
-    old, new = ({row[0]: row[1] for row in listing} for listing in (before, now))
+    old, new = ({row[0]: row[1] for row in listing if row[1] != MISSING} for listing in (before, now))
     changed = sum(path in old and old[path] != digest for path, digest in new.items())
     counts = [(changed, "changed"), (len(new.keys() - old.keys()), "added"), (len(old.keys() - new.keys()), "removed")]
     parts = [f"{count} {word}" for count, word in counts if count]
