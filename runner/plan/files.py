@@ -4,18 +4,18 @@ A file is told by the path that goes into results and fingerprints: relative to 
 folder changes nothing, and absolute only where the user wrote an absolute path.
 """
 
-# ruff: noqa: PTH112, PTH113 - os.path says False where Path raises: a name too long, a folder closed to us
+# ruff: noqa: PTH110, PTH112, PTH113 - os.path says False where Path raises: a name too long, a folder closed to us
 
 from __future__ import annotations
 
 import glob
 import os
 from collections.abc import Iterator, Sequence
-from os.path import isdir, isfile, normpath
+from os.path import exists, isdir, isfile, normpath
 from pathlib import Path
 
 from runner.schema import manifest
-from runner.schema.errors import PlanError
+from runner.schema.errors import PlanError, SpecError
 
 # what a folder is searched for; a pattern takes whatever it matches
 AUDIO = frozenset({
@@ -78,15 +78,27 @@ def _nothing(pattern: str, folder: Path) -> str:
 def of_manifest(table: Path, *, root: str | None, folder: Path) -> tuple[str, ...]:
     """Audio files that a manifest names, in order of first appearance, each once; they need not exist.
 
-    ``table`` is absolute or relative to ``folder``, and so is ``root``. Raises SpecError with every bad row. For a
-    folder of the datasets package, which only that package can read, the files of the folder itself.
+    ``table`` is absolute or relative to ``folder``, and so is ``root``. For a folder of the datasets package, which
+    only that package can read, the files of the folder itself. Raises PlanError, or SpecError with every bad row.
     """
     path = folder / table
+    if not exists(path):
+        raise PlanError(f"manifest {str(table)!r} does not exist (looked in {str(folder)!r})")
     if manifest.is_arrow(path):
         return tuple(sorted(str(p.relative_to(path)) for p in path.rglob("*") if p.is_file()))
     shown = normpath(root if root is not None else table if isdir(path) else table.parent)
     base = os.path.abspath(folder / shown)  # noqa: PTH100 (Path.resolve would follow links)
     prefix = base.rstrip("/") + "/"
-    names = (str(row.audio) for row in manifest.read(path, root=Path(base)))
+    names = (str(row.audio) for row in manifest.read(_table_of(path, table), root=Path(base)))
     files = (f"{shown}/{name.removeprefix(prefix)}" if name.startswith(prefix) else name for name in names)
-    return tuple(dict.fromkeys(map(normpath, files)))
+    found = tuple(dict.fromkeys(map(normpath, files)))
+    if not found:
+        raise PlanError(f"manifest {str(table)!r} names no recording; it needs one row for each")
+    return found
+
+
+def _table_of(path: Path, shown: Path) -> Path:
+    try:
+        return manifest.table_of(path)
+    except SpecError as error:  # nothing in it to point at
+        raise PlanError(f"manifest {str(shown)!r}: {error.problems[0].message}") from None

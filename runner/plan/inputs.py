@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,6 +34,7 @@ class Listed:
     shown: str  # in results and fingerprints: relative to the spec's folder, or TABLE
     path: Path
     digest: str  # of its content, or MISSING
+    size: int  # bytes
 
 
 class Pinner:
@@ -44,7 +46,7 @@ class Pinner:
 
     def __init__(self, digests: Digests) -> None:
         self._digests = digests
-        self._known: dict[Path, str] = {}
+        self._known: dict[Path, tuple[str, int]] = {}  # digest and size
         self._found: dict[Path, None] = {}  # in order, not hashed yet
         self._models: dict[Key, Resolved] = {}
         self._places: dict[Key, list[Place]] = {}
@@ -70,7 +72,8 @@ class Pinner:
         places = self.find(field, folder=folder)
         if self._found:
             self._hash()
-        return [Listed(shown=shown, path=path, digest=self._known[path]) for shown, path in places]
+        known = ((shown, path, *self._known[path]) for shown, path in places)
+        return [Listed(shown=shown, path=path, digest=digest, size=size) for shown, path, digest, size in known]
 
     def resolve(self, field: Field, *, id: str, folder: Path) -> Resolved:  # noqa: A002 (the spec's own word)
         """The model of a field; ``id`` is its value, or the folder in the store that its reference leads to."""
@@ -107,15 +110,15 @@ class Pinner:
                 digest=digest_of(listing),
                 path=os.path.normpath(folder / field.value) if field.mark is Mark.MANIFEST else None,
                 files=len(inside),
-                size=sum(_size(entry.path) for entry in inside),
+                size=sum(entry.size for entry in inside),
             )
         return replace(self._pins[key], field=field.input)
 
     def _hash(self) -> None:
-        # only plain files are read: a pipe or a device that a manifest names would never end
-        paths = [path for path in self._found if os.path.isfile(path)]  # noqa: PTH113 (Path raises where a name is too long)
-        self._known |= dict.fromkeys(self._found, MISSING)
-        self._known |= {path: found for path, found in zip(paths, self._digests.of(paths), strict=True) if found}
+        sizes = {path: size for path in self._found if (size := _plain_size(path)) is not None}
+        digests = zip(sizes.items(), self._digests.of(list(sizes)), strict=True)
+        self._known |= dict.fromkeys(self._found, (MISSING, 0))
+        self._known |= {path: (digest, size) for (path, size), digest in digests if digest}
         self._found = {}
 
 
@@ -157,8 +160,10 @@ def _ref(value: str | Sequence[str]) -> str:
     return ", ".join(value[:3]) + more
 
 
-def _size(path: Path) -> int:
+def _plain_size(path: Path) -> int | None:
+    """Bytes of a plain file, else None: to read a pipe or a device that a manifest names would never end."""
     try:
-        return path.stat().st_size
+        found = path.stat()
     except (OSError, ValueError):
-        return 0
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else None

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from runner.plan import files
+from runner.schema.errors import PlanError
 
 
 @pytest.fixture
@@ -88,3 +89,22 @@ def test_files_of_an_audiofolder_and_of_an_arrow_folder(folder: Path) -> None:
     (folder / "empty" / "state.json").write_text("{}")
     (folder / "empty" / "data-00000.arrow").write_bytes(b"x")
     assert files.of_manifest(Path("empty"), root=None, folder=folder) == ("data-00000.arrow", "state.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("gone.jsonl", None, "manifest 'gone.jsonl' does not exist (looked in "),
+        ("x" * 4096 + ".csv", None, "does not exist"),
+        ("empty.jsonl", "\n", "manifest 'empty.jsonl' names no recording"),
+        ("m.txt", "a.wav", "manifest 'm.txt': unknown manifest type '.txt'; known are .jsonl, .csv, .tsv"),
+        ("clips", None, "manifest 'clips': holds no table; an audiofolder has one of metadata.jsonl"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_a_manifest_that_is_none_is_named(folder: Path, name: str, content: str | None, words: str) -> None:
+    if content is not None:
+        (folder / name).write_text(content)
+    with pytest.raises(PlanError) as caught:
+        files.of_manifest(Path(name), root=None, folder=folder)
+    assert words in str(caught.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,13 @@ def test_a_manifest_counts_with_the_audio_it_names(house: House) -> None:
     assert len(seen) == 4
     table.rename(house.folder / "n.jsonl")
     assert house.step(data={"manifest": "n.jsonl"}).fingerprint in seen
+
+
+def test_a_manifest_that_names_pipes_and_folders_is_planned(house: House) -> None:
+    os.mkfifo(house.folder / "pipe.wav")
+    (house.folder / "m.jsonl").write_text('{"audio": "pipe.wav"}\n{"audio": "clips"}\n{"audio": "clips/a.wav"}\n')
+    entry = house.step(data={"manifest": "m.jsonl"}).inputs[1]
+    assert (entry.files, entry.size) == (3, 1)
 
 
 def test_downstream_is_known_before_upstream_ran(house: House) -> None:
