@@ -71,12 +71,18 @@ class Lease:
         """Raise ConflictError when somebody else took the name over; call it before anything becomes visible."""
         if self._lost:
             raise self._lost
-        found = holders(self._path.parent, self.name)
-        if found and found[-1].token == self.token:
+        after = [h for h in holders(self._path.parent, self.name) if h.number > self.number]
+        if not after and self._is_mine():
             return
-        by = f"taken over by {found[-1]}" if found else "its file was removed"
+        by = f"taken over by {after[-1]}" if after else "its file was removed"
         self._lost = ConflictError(f"the lease on {self.name!r} was lost: {by}; nothing was published, apply again")
         raise self._lost
+
+    def _is_mine(self) -> bool:
+        try:
+            return _read(self._path, self.name, self.number).token == self.token
+        except FileNotFoundError:
+            return False
 
     def note_run(self, run: str) -> None:
         """Say which run it is for, for people who meet the conflict."""
@@ -86,14 +92,14 @@ class Lease:
             write_atomic(self._path, _dump(self._holder))
 
     def release(self) -> None:
-        """Give the name back; does nothing when it is lost or given back already."""
+        """Give the name back; a lost lease only ceases to count, a released one stays so."""
         if self._stop.is_set():
             return
         self._stop.set()
         self._thread.join()
-        with contextlib.suppress(ConflictError), storing("release the lease", self._path):
-            self.check()
-            write_atomic(self._path, _dump(Holder(**{**_fields(self._holder), "released": True})))
+        with storing("release the lease", self._path):
+            if self._is_mine():
+                write_atomic(self._path, _dump(Holder(**{**_fields(self._holder), "released": True})))
 
     def _beat(self) -> None:
         while not self._stop.wait(TTL_S / 4):
@@ -129,15 +135,18 @@ def acquire(folder: Path, name: str, *, run: str = "") -> Lease:
             mine = _new(name, before[-1].number + 1 if before else 1, run)
             path = folder / f"{name}.{mine.number}.json"
             if put_if_absent(path, _dump(mine)):
-                break
-        # gc may have removed the old numbers meanwhile, and somebody else may have begun at 1
-        rival = next((h for h in holders(folder, name) if h.number != mine.number and h.live), None)
-        if rival:
-            path.unlink()
-            _refuse(rival)
-        for old in before:
+                if _stands(folder, mine):
+                    break
+                path.unlink()
+        for old in before[:-1]:  # the last one stays: a listing that overtakes a change of holders meets it
             (folder / f"{name}.{old.number}.json").unlink(missing_ok=True)
     return Lease(path, mine)
+
+
+def _stands(folder: Path, mine: Holder) -> bool:
+    # a listing made while others came and went (or gc cleaned up) may have shown nothing, and the number is too low
+    others = (h for h in holders(folder, mine.name) if h.number != mine.number)
+    return not any(h.number > mine.number or h.live for h in others)
 
 
 def holders(folder: Path, name: str | None = None) -> list[Holder]:
