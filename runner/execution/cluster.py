@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import runner
+from runner.execution import process
 from runner.plan.capacity import GB, Capacity, Node, local_capacity
 
 OBJECT_STORE_BYTES = (
@@ -80,6 +81,19 @@ def remove(place: Place) -> None:
     """Remove the files of a ray of our own, after its end."""
     if place.folder is not None:
         shutil.rmtree(place.folder, ignore_errors=True)
+
+
+def end_all() -> None:
+    """Kill the ray that this process is a worker of, when it is one of ours: its apply was killed.
+
+    Ray's daemons go by themselves, but two of its helpers stay for a minute (2.60).
+    """
+    token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", ""))
+    if token.parent.name.startswith(TEMP):
+        for pid in process.with_environment(f"RAY_AUTH_TOKEN_PATH={token}"):
+            if pid != os.getpid():
+                process.kill(pid)
+        shutil.rmtree(token.parent, ignore_errors=True)
 
 
 def capacity_of(nodes: list[Mapping[str, Any]]) -> Capacity:

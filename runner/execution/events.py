@@ -85,6 +85,7 @@ def _parse(line: bytes) -> Event | None:
 
 
 def _end_torn_line(file: int) -> None:
+    # a write of another process that is under way looks torn, too: then an empty line follows it
     size = os.fstat(file).st_size
     if size and os.pread(file, 1, size - 1) != b"\n":
         os.write(file, b"\n")

@@ -16,6 +16,7 @@ from typing import Any
 from runner.store.owner import Owner, me
 
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+LOOK_S = 0.5
 
 
 def owner_of(data: Any) -> Owner | None:
@@ -75,17 +76,20 @@ def end(owner: Owner, *, within_s: float) -> None:
         kill(owner.pid)
 
 
-def die_with(owner: Owner, *, every_s: float = 0.5) -> Callable[[], None]:
-    """End this process as soon as ``owner`` is gone (its apply was killed); returns a function that stops watching.
+def die_with(owner: Owner, *, last: Callable[[], None] = lambda: None) -> Callable[[], None]:
+    """End this process, after ``last``, as soon as ``owner`` is gone: its apply was killed. The answer stops that.
 
-    Ray needs about four seconds to notice a killed driver: time enough to work behind the back of the next apply.
+    Ray needs some seconds to notice a killed driver: time enough to work behind the back of the next apply.
     """
     stopped = threading.Event()
 
     def watch() -> None:
-        while not stopped.wait(every_s):
+        while not stopped.wait(LOOK_S):
             if is_gone(owner):
-                os._exit(1)
+                try:
+                    last()
+                finally:
+                    os._exit(1)
 
     if owner.pid != me().pid:
         threading.Thread(target=watch, daemon=True, name="die-with-owner").start()
@@ -98,6 +102,16 @@ def kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         return
+
+
+def with_environment(setting: str) -> list[int]:
+    """Pids of the processes of this user that were started with ``NAME=value`` in their environment."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it ended, or belongs to somebody else
+            if setting.encode() in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(int(entry.name))
+    return found
 
 
 def _reap(pid: int) -> bool:

@@ -119,7 +119,7 @@ def _carry(order: Order) -> Outcome:
             return SoloPool(1, tools.check)
         return RayPool(order.share, owner=order.owner, folder=tools.folder, log=tools.log, check=tools.check)
 
-    stop_watching = die_with(order.owner)
+    stop_watching = die_with(order.owner, last=cluster.end_all)
     try:
         return attempt.carry_out(order, pool=pool, hard=_hard)
     finally:

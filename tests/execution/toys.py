@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -130,3 +132,49 @@ class _Who:
     def __call__(self, item: int) -> list[Any]:
         time.sleep(0.05)
         return [os.getpid(), os.environ.get("OMP_NUM_THREADS"), os.environ.get("CUDA_VISIBLE_DEVICES")]
+
+
+def dies_once(spec: Any, ctx: Context) -> Result:
+    """The process of the first attempt is killed, as by the kernel."""
+    mark = ctx.checkpoints / "first"
+    if not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return write(spec, ctx)
+
+
+class _Sleeper:
+    def __call__(self, item: int) -> int:
+        time.sleep(0.2 if item < 2 else 1000)
+        return item
+
+
+def sleep_in_workers(spec: Any, ctx: Context) -> Result:
+    """Its workers sleep for ever."""
+    for done, _ in enumerate(ctx.pool.imap(_Sleeper, range(10))):
+        ctx.progress(done + 1, 10, "naps")
+    return Result(metrics={})
+
+
+def meets_another(spec: Any, ctx: Context) -> Result:
+    """Waits until another run is at work beside it."""
+    deadline = time.monotonic() + 60
+    (ctx.checkpoints / "here").touch()
+    while len(list(ctx.checkpoints.parents[1].glob("*/checkpoints/here"))) < 2:
+        ctx.check()
+        assert time.monotonic() < deadline, "nobody came"
+        time.sleep(0.05)
+    return write(spec, ctx)
+
+
+def deaf_with_child(spec: Any, ctx: Context) -> Result:
+    """Like ``deaf``, with a child process in a session of its own."""
+    subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    return deaf(spec, ctx)
+
+
+def slow_write(spec: Any, ctx: Context) -> Result:
+    """Takes two seconds."""
+    ctx.progress(0, 1, "naps")
+    time.sleep(2)
+    return write(spec, ctx)

@@ -1,0 +1,80 @@
+"""The event stream: whole lines from many writers, torn ones passed over, reading on from an offset."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+
+from runner.execution import events
+from runner.execution.events import Writer
+
+
+def test_events_are_read_back_and_on_from_an_offset(tmp_path: Path) -> None:
+    path = tmp_path / events.FILE
+    assert events.read(path) == ([], 0)
+    writer = Writer(path, "toy.1")
+    writer.write("state", state="queued")
+    first, offset = events.read(path)
+    assert [(e["v"], e["run"], e["type"], e["state"]) for e in first] == [(1, "toy.1", "state", "queued")]
+    writer.write("log", text="não\nquebra")
+    second, end = events.read(path, offset)
+    assert [e["text"] for e in second] == ["não\nquebra"]
+    assert events.read(path, end) == ([], end)
+    writer.close()
+
+
+def test_a_line_that_is_still_being_written_waits(tmp_path: Path) -> None:
+    path = tmp_path / events.FILE
+    path.write_bytes(b'{"v":1,"type":"log","text":"whole"}\n{"v":1,"type":"lo')
+    found, offset = events.read(path)
+    assert [e["text"] for e in found] == ["whole"]
+    with path.open("ab") as file:
+        file.write(b'g","text":"late"}\n')
+    assert [e["text"] for e in events.read(path, offset)[0]] == ["late"]
+
+
+def test_a_line_torn_by_a_kill_is_ended_by_the_next_writer(tmp_path: Path) -> None:
+    path = tmp_path / events.FILE
+    path.write_bytes(b'{"v":1,"type":"log","te')
+    writer = Writer(path, "toy.1")
+    writer.write("log", text="after")
+    writer.close()
+    found, _ = events.read(path)
+    assert [e["text"] for e in found] == ["after"]
+
+
+@pytest.mark.parametrize("line", ["", "null", "[]", "{}", '{"v":0,"type":"log"}', '{"v":1}', "\x00\x00", "{" * 5000])
+def test_lines_that_are_no_events_are_passed_over(tmp_path: Path, line: str) -> None:
+    path = tmp_path / events.FILE
+    path.write_text(line + '\n{"v":1,"type":"log","text":"x"}\n')
+    assert [e["text"] for e in events.read(path)[0]] == ["x"]
+
+
+def test_many_writers_never_mix_their_lines(tmp_path: Path) -> None:
+    path = tmp_path / events.FILE
+
+    def work(number: int) -> None:
+        writer = Writer(path, f"run-{number}")
+        for i in range(200):
+            writer.write("log", text=f"{number} {i} " + "x" * 3000)
+        writer.close()
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(events.read(path)[0]) == 800
+    # a writer that opens the file in the middle of another's write may add an empty line, never break one
+    assert all(json.loads(line) for line in path.read_text().splitlines() if line)
+
+
+def test_a_text_is_cut_to_what_one_write_takes(tmp_path: Path) -> None:
+    writer = Writer(tmp_path / events.FILE, "toy.1")
+    writer.write("log", text="x" * 1_000_000)
+    writer.close()
+    ((event), _) = events.read(tmp_path / events.FILE)
+    assert len(event[0]["text"]) == events.MAX_TEXT

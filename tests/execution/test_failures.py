@@ -1,0 +1,92 @@
+"""Classes of failure: each exception has one, and each class says what it calls for."""
+
+from __future__ import annotations
+
+import errno
+from typing import get_args
+
+import pytest
+import torch
+from huggingface_hub.errors import EntryNotFoundError
+from safetensors import SafetensorError
+
+from runner.execution import failures
+from runner.execution.failures import RETRIES, Cancelled, OutOfTime
+from runner.schema.errors import ConflictError, FailureClass, InfeasibleError, JobError, PlanError, StoreError
+
+
+def _caused(error: BaseException, cause: BaseException) -> BaseException:
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "failure"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), "OutOfMemoryGpu"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"), "OutOfMemoryHost"),
+        (MemoryError(), "OutOfMemoryHost"),
+        (OSError(errno.ENOMEM, "x"), "OutOfMemoryHost"),
+        (OSError(errno.ENOSPC, "x"), "DiskFull"),
+        (_caused(StoreError("can't publish"), OSError(errno.ENOSPC, "x")), "DiskFull"),
+        (FileNotFoundError(errno.ENOENT, "x"), "NotFound"),
+        (PlanError("x"), "NotFound"),
+        (EntryNotFoundError("x"), "NotFound"),
+        (SafetensorError("x"), "ModelInvalid"),
+        (JobError("x", failure="DataInvalid"), "DataInvalid"),
+        (_caused(RuntimeError("x"), JobError("x", failure="NaN")), "NaN"),
+        (UnicodeDecodeError("utf-8", b"x", 0, 1, "x"), "DataInvalid"),
+        (FloatingPointError("x"), "NaN"),
+        (OutOfTime("x"), "Timeout"),
+        (TimeoutError("x"), "Timeout"),
+        (ConnectionResetError("x"), "ControlPlaneLost"),
+        (InfeasibleError("x"), "Infeasible"),
+        (ZeroDivisionError("x"), "UserCode"),
+        (SystemExit(3), "UserCode"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_each_exception_has_its_class(error: BaseException, failure: FailureClass) -> None:
+    assert failures.classify(error) == failure
+
+
+@pytest.mark.slow
+def test_exceptions_of_ray_are_known_by_name() -> None:
+    import ray.exceptions
+
+    named = [name for name in failures.BY_NAME if name.startswith("ray.")]
+    assert len(named) > 5
+    for name in named:
+        assert hasattr(ray.exceptions, name.rpartition(".")[2]), name
+
+
+def test_a_chain_that_bites_its_tail_ends() -> None:
+    first, second = RuntimeError("a"), RuntimeError("b")
+    first.__cause__, second.__cause__ = second, first
+    assert failures.classify(first) == "UserCode"
+
+
+def test_every_class_has_its_row() -> None:
+    assert set(RETRIES) == set(get_args(FailureClass))
+
+
+def test_waiting_doubles_up_to_a_minute() -> None:
+    assert [failures.wait_s("OutOfMemoryGpu", n) for n in (1, 2, 3, 5, 50)] == [5, 10, 20, 60, 60]
+    assert failures.wait_s("DataInvalid", 3) == 0
+
+
+def test_what_stops_an_attempt_is_no_exception_that_a_job_may_swallow() -> None:
+    assert not issubclass(Cancelled, Exception)
+    assert not issubclass(OutOfTime, Exception)
+
+
+def test_neither_a_spent_timeout_nor_a_conflict_is_tried_again() -> None:
+    assert not failures.may_repeat(OutOfTime("x"))
+    assert not failures.may_repeat(ConflictError("x"))
+    assert failures.may_repeat(JobError("the hub is away", failure="Timeout"))
+
+
+def test_messages_are_one_line() -> None:
+    assert failures.describe(ValueError("a\nb")) == "ValueError: a b"
+    assert failures.describe(JobError("clip 7 is empty", failure="DataInvalid")) == "clip 7 is empty"
+    assert failures.describe(KeyboardInterrupt()) == "KeyboardInterrupt"
