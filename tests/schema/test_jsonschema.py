@@ -35,7 +35,7 @@ UNSAYABLE = {
     "a reference is well formed": GOOD.replace("./m", '"artifact:A"'),
     "a secret stands in a secret field only": GOOD.replace("./m", "${env:M}"),
 }
-ACROSS_FIELDS = {"window", "subtitles"}  # the types of the errors above that a change of one field can raise
+ACROSS_FIELDS = {"window", "needs_times"}  # the types of the errors above that a change of one field can raise
 VALUES: list[Any] = [
     *(
         None,
