@@ -26,11 +26,8 @@ def _cancel(tmp_path: Path, *words: str) -> int:
 def _start(tmp_path: Path) -> subprocess.Popen[str]:
     folder_with(tmp_path, spec())
     _, store = planned(tmp_path, spec())
-    apply = subprocess.Popen(
-        [sys.executable, "-m", "tests.execution.apply_toy", "sleep", str(tmp_path / "spec.yaml"), str(store.root)]
-        + ["--local"],
-        cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    words = ["-m", "tests.execution.apply_toy", "sleep", str(tmp_path / "spec.yaml"), str(store.root), "--local"]
+    apply = subprocess.Popen([sys.executable, *words], cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True)
     while not (found := runs.every(store)) or found[0].progress is None:
         time.sleep(0.05)
     return apply

@@ -47,13 +47,8 @@ def test_events_in_words_and_as_json(tmp_path: Path, capsys: Capture) -> None:
 def test_following_ends_with_the_run(tmp_path: Path) -> None:
     folder_with(tmp_path, spec())
     _, store = planned(tmp_path, spec())
-    apply = subprocess.Popen(
-        [sys.executable, "-m", "tests.execution.apply_toy", "slow_write", str(tmp_path / "spec.yaml"), str(store.root)]
-        + ["--local"],
-        cwd=ROOT,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-    )
+    words = ["-m", "tests.execution.apply_toy", "slow_write", str(tmp_path / "spec.yaml"), str(store.root), "--local"]
+    apply = subprocess.Popen([sys.executable, *words], cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL)
     while not runs.every(store):
         time.sleep(0.05)
     follow = subprocess.run(

@@ -27,21 +27,21 @@ def _with(step: Step, **compute: Any) -> Step:
 
 
 @pytest.mark.parametrize(
-    ("cpus", "workers", "cores", "reserved", "threads"),
+    ("compute", "cores", "expected"),
     [
-        (None, 1, 8, 8, 8),
-        (None, 3, 8, 2, 2),
-        (None, 4, 2, 0.5, 1),
-        (None, 3, 2, 0.6666, 1),
-        (2, 2, 8, 2, 2),
+        ({"cpus": None, "workers": 1}, 8, (8, 8)),
+        ({"cpus": None, "workers": 3}, 8, (2, 2)),
+        ({"cpus": None, "workers": 4}, 2, (0.5, 1)),
+        ({"cpus": None, "workers": 3}, 2, (0.6666, 1)),
+        ({"cpus": 2, "workers": 2}, 8, (2, 2)),
     ],
 )
 def test_cpus_left_out_means_all_cores_shared(
-    step: Step, cpus: int | None, workers: int, cores: int, reserved: float, threads: int
+    step: Step, compute: dict[str, Any], cores: int, expected: tuple[float, int]
 ) -> None:
     capacity = Capacity(nodes=(Node(cpus=cores, memory_gb=8), Node(cpus=1, memory_gb=1)))
-    share = share_of(_with(step, cpus=cpus, workers=workers), capacity)
-    assert (share.cpus, share.threads) == (reserved, threads)
+    share = share_of(_with(step, **compute), capacity)
+    assert (share.cpus, share.threads) == expected
 
 
 def _share(**fields: Any) -> Share:
