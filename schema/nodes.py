@@ -60,7 +60,6 @@ class Found:
     """Where a path leads: as far as it exists."""
 
     node: Node  # the deepest that exists
-    parts: tuple[Part, ...]  # the path to it
     place: Place  # its own
     key: Place  # that of its key; of the node itself in a list and at the top
 
@@ -79,7 +78,6 @@ def find(root: Node, parts: Sequence[Part]) -> Found:
     """Follow ``parts`` from ``root`` as far as they exist."""
     node = root
     key = (root.line, root.column)
-    done: list[Part] = []
     for part in parts:
         if type(node) is Fields and part in node.items:
             assert isinstance(part, str)
@@ -89,8 +87,7 @@ def find(root: Node, parts: Sequence[Part]) -> Found:
             key = (node.line, node.column)
         else:
             break
-        done.append(part)
-    return Found(node=node, parts=tuple(done), place=(node.line, node.column), key=key)
+    return Found(node=node, place=(node.line, node.column), key=key)
 
 
 def split_path(path: str) -> tuple[Part, ...]:

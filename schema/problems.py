@@ -64,7 +64,8 @@ def _problem(detail: Mapping[str, Any], *, job: type[Job], root: Fields, file: s
     elif kind in _BUILTIN and view is not None:
         code, message, hint = _CODES.get(kind, "wrong-type"), *_wrong(view, loc, found.node)
     else:
-        code, message, hint = kind.replace("_", "-"), detail["msg"], ""
+        # pydantic puts "Value error, " before what a validator says
+        code, message, hint = kind.replace("_", "-"), str(detail.get("ctx", {}).get("error", detail["msg"])), ""
     known = [part for part in (loc if view else loc[:-1]) if isinstance(part, str)]
     hint = hint or f"see `runner explain {path_text([kind_of(job), *known])}`"
     return problem(file, (line, column), code, message, hint=hint, path=loc)
@@ -103,7 +104,8 @@ def _example(view: FieldView) -> str:
         value = view.info.examples[0]
         return value if isinstance(value, str) else json.dumps(value)
     inner = [f"{v.name}: {_example(v)}" for v in (fields(view.inner).values() if view.inner else ()) if v.info.examples]
-    return f"{{{', '.join(inner)}}}" if inner else "..."
+    block = f"{{{', '.join(inner)}}}" if inner else "..."
+    return f"[{block}]" if view.shape.get("type") == "array" else block
 
 
 def _wrong(view: FieldView, loc: tuple[Part, ...], node: Node) -> tuple[str, str]:

@@ -67,8 +67,12 @@ def _is_folder(source: str) -> bool:
 
 
 def _in_folder(source: str, problems: list[Problem]) -> Iterator[str]:
+    def closed(error: OSError) -> None:
+        what = f"the folder cannot be read: {error.strerror}"
+        problems.append(problem(str(error.filename), START, "unreadable", what, hint="check its permissions"))
+
     found = False
-    for folder, folders, names in os.walk(source):
+    for folder, folders, names in os.walk(source, onerror=closed):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         for name in sorted(n for n in names if n.endswith(SUFFIXES) and not n.startswith(".")):
             found = True

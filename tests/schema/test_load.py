@@ -136,6 +136,13 @@ def test_a_closed_file(folder: Path) -> None:
     ]
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_closed_folder_is_not_passed_over(folder: Path) -> None:
+    (folder / "a.yaml").write_text(GOOD)
+    (folder / "sub").mkdir(mode=0)
+    assert failed(".") == ["./sub:1:1: the folder cannot be read: Permission denied; check its permissions"]
+
+
 def test_byte_order_mark_and_line_ends_of_windows() -> None:
     assert load_text(b"\xef\xbb\xbf" + GOOD.replace("\n", "\r\n").encode())[0].spec.name == "a"
     assert lines(b"\xef\xbb\xbf" + (GOOD + "beam: 1\n").replace("\n", "\r\n").encode())[0].startswith("5:1: beam: ")
