@@ -57,11 +57,9 @@ class _Builder:
 
     def _add(self, name: str) -> None:
         source = self._sources[name]
-        upstream = source.upstream(self._sources)
-        if all(other in self._steps for other in upstream):  # otherwise the problems that matter are told already
-            pinned = source.pin(self._pinner, self._store, steps=self._steps, known=self._sources)
-            if pinned is not None:
-                self._steps[name] = self._step(source, pinned, upstream)
+        pinned = source.pin(self._pinner, self._store, steps=self._steps, known=self._sources)
+        if pinned is not None:
+            self._steps[name] = self._step(source, pinned, source.upstream(self._sources))
 
     def _step(self, source: Source, pinned: Pinned, upstream: Sequence[str]) -> Step:
         spec = source.loaded.spec

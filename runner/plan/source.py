@@ -72,8 +72,11 @@ class Source:
         inputs: list[Input] = []
         models: list[Resolved] = []
         for field in self._good():
+            found = self._references.get(field.path)
+            if found and found.version is None and found.name in known and found.name not in steps:
+                self._bad.add(field.path)  # that one's own problems are told already
+                continue
             with self._problems_of(field):
-                found = self._references.get(field.path)
                 target = _target(found, field, store, steps, known) if found else None
                 entry, model = self._pin(field, pinner, target)
                 inputs.append(entry)

@@ -214,9 +214,10 @@ def test_all_problems_of_all_specs_come_at_once(house: House) -> None:
         house,
         house.spec("one", model="./modell", data={"audio": ["clips/*.wav", "clips/*.mp3"]}),
         house.spec("two", model="./odd", data={"manifest": "bad.jsonl"}),
-        house.spec("three", model="artifact:two"),
+        house.spec("three", model="artifact:two", data={"manifest": "artifact:nowhere"}),
     )
-    assert len(found) == 4
+    assert len(found) == 5
+    assert "no artifact is called 'nowhere'" in found[-1]
     text = "\n".join(found)
     assert "set.yaml:1:" in text
     assert "model.id: model './modell' does not exist" in text

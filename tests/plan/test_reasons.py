@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from runner.plan.inputs import MISSING
-from runner.plan.reasons import NOT_SET, Listing, at, files_changed, show
+from runner.plan.reasons import NOT_SET, Listing, at, differences, files_changed, show
+from runner.plan.step import Input
+from tests.plan.house import House
 
 OLD = [("a", "1"), ("b", "2"), ("c", "3")]
 
@@ -40,3 +44,12 @@ def test_values_are_found_by_path() -> None:
 def test_values_are_short(value: object, words: str) -> None:
     assert show(value) == words
     assert show("x" * 100) == "x" * 57 + "..."
+
+
+def test_a_hub_model_that_moved_names_both_commits(house: House) -> None:
+    old = house.publish(house.step())
+    pin = {"field": "model", "files": 1, "size": 1}
+    old = replace(old, inputs=({**pin, "ref": "hf:o/m@" + "a" * 40, "digest": "commit:" + "a" * 40},))
+    new = Input(**pin, ref="hf:o/m@" + "b" * 40, digest="commit:" + "b" * 40)
+    found = differences(old, result={}, inputs=[new], code_version=1, made=(), before=lambda _: (), now=lambda _: ())
+    assert found == ("model: commit aaaaaaaa -> bbbbbbbb",)
