@@ -96,7 +96,7 @@ class Pool(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """Where a job runs. Paths exist; ``out`` and ``records`` are emptied before each attempt, ``checkpoints`` is kept."""
+    """Where a job runs. Paths exist; ``out`` and ``records`` are emptied before each attempt, ``checkpoints`` stays."""
 
     run: str  # run id
     folder: Path  # folder of the spec file
