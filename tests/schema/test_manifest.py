@@ -120,4 +120,4 @@ def test_a_hundred_thousand_rows_take_seconds_not_minutes(tmp_path: Path) -> Non
     )
     begun = time.process_time()
     assert sum(1 for _ in manifest.read(path)) == 100_000
-    assert time.process_time() - begun < 5  # measured 0.6
+    assert time.process_time() - begun < 5  # measured about 1
