@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(words, verbs)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(_told(error), file=sys.stderr)
         if "--debug" in words:
             traceback.print_exc()
         return error.exit_code
@@ -65,6 +65,11 @@ def _run(words: list[str], verbs: list[str]) -> int:
     words.remove(verb)
     code: int = module.run(parser.parse_args(words))
     return code
+
+
+def _told(error: UserError) -> str:
+    problems = str(error).splitlines()
+    return f"error: {error}" if len(problems) == 1 else "\n".join([*problems, f"error: {len(problems)} problems"])
 
 
 def _top(verbs: list[str]) -> argparse.ArgumentParser:
