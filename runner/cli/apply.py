@@ -17,10 +17,11 @@ from runner.plan import saved, text
 from runner.plan.build import build
 from runner.plan.step import Plan
 from runner.schema.errors import UsageError
+from runner.schema.expand import overrides_of
 from runner.schema.load import load
 from runner.store.local import Store, open_store
 
-SHOWN_METRICS = 6
+SHOWN_METRICS = 8
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -61,18 +62,10 @@ def run(args: argparse.Namespace) -> int:
 def _plan(args: argparse.Namespace, store: Store) -> Plan:
     plans = [path for path in args.paths if saved.is_saved(path)]
     if not plans:
-        return build(load(args.paths, stdin=sys.stdin, overrides=_overrides(args.set)), store)
+        return build(load(args.paths, stdin=sys.stdin, overrides=overrides_of(args.set)), store)
     if len(args.paths) > 1 or args.set:
         raise UsageError(f"a saved plan is applied alone and as it is, got {plans[0]!r} with other words")
     return saved.load_saved(Path(plans[0]), store)
-
-
-def _overrides(words: list[str]) -> dict[str, str]:
-    pairs = [word.partition("=") for word in words]
-    for name, sign, _ in pairs:
-        if not name or not sign:
-            raise UsageError(f"--set takes NAME=VALUE, got {name + sign!r}")
-    return {name: value for name, _, value in pairs}
 
 
 def _carry_out(args: argparse.Namespace, plan: Plan, store: Store, *, quiet: bool) -> tuple[StepResult, ...]:
@@ -122,7 +115,9 @@ def _show(results: Sequence[StepResult]) -> None:
 
 
 def _metrics(result: StepResult) -> str:
+    """The figures with gates first, then other ratios, then counts."""
     gated = [str(gate["name"])[4:] for gate in result.gates]
-    names = [name for name in (*gated, *result.metrics) if isinstance(result.metrics.get(name), int | float)]
-    shown = list(dict.fromkeys(names))[:SHOWN_METRICS]
+    ratios = [name for name, value in result.metrics.items() if isinstance(value, float)]
+    counts = [name for name, value in result.metrics.items() if isinstance(value, int)]
+    shown = [name for name in dict.fromkeys([*gated, *ratios, *counts]) if name in result.metrics][:SHOWN_METRICS]
     return ", ".join(f"{name} {result.metrics[name]:.4g}" for name in shown)

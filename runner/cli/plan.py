@@ -11,6 +11,7 @@ from runner.plan import saved, text
 from runner.plan.build import build
 from runner.plan.step import Plan
 from runner.schema.errors import UsageError
+from runner.schema.expand import overrides_of
 from runner.schema.load import load
 from runner.store.local import open_store
 
@@ -41,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     """Print or save the plan."""
     if args.output not in {"text", "json"} and not args.output.endswith(".json"):
         raise UsageError(f"-o {args.output!r} is unknown; allowed are text, json and a file that ends with .json")
-    loaded = load(args.paths, stdin=sys.stdin, overrides=_overrides(args.set))
+    loaded = load(args.paths, stdin=sys.stdin, overrides=overrides_of(args.set))
     plan = build(loaded, open_store(args.store))
     if args.output == "json":
         print(json.dumps(text.to_json(plan), indent=1, ensure_ascii=False))
@@ -51,14 +52,6 @@ def run(args: argparse.Namespace) -> int:
         saved.save(plan, Path(args.output))
         print(f"Saved as {args.output}; `runner apply {args.output}` carries out exactly this.")
     return _code(plan) if args.exit_code else 0
-
-
-def _overrides(words: list[str]) -> dict[str, str]:
-    pairs = [word.partition("=") for word in words]
-    for name, sign, _ in pairs:
-        if not name or not sign:
-            raise UsageError(f"--set takes NAME=VALUE, got {name + sign!r}")
-    return {name: value for name, _, value in pairs}
 
 
 def _code(plan: Plan) -> int:
