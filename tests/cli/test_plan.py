@@ -98,7 +98,7 @@ def test_variables_are_set(house: House, capsys: pytest.CaptureFixture[str]) -> 
     ("words", "text"),
     [
         (["-o", "yaml"], "-o 'yaml' is unknown; allowed are text, json and a file that ends with .json"),
-        (["--set", "beam"], "--set takes NAME=VALUE, got 'beam'"),
+        (["--set", "beam"], "--set takes NAME=VALUE; got 'beam'"),
         (["--set", "=1"], "--set takes NAME=VALUE, got '='"),
     ],
 )
