@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "plan": {"schema", "registry", "store"},
     "report": {"schema", "context"},
     "ui": {"schema"},
-    "asr": {"schema", "kernels", "registry"},
+    "asr": {"schema", "context", "kernels", "registry"},
     "kernels": set(),
     "jobs": {"schema", "context", "registry", "asr", "report", "kernels"},
     "execution": {"schema", "context", "plan", "registry", "store", "report", "ui"},

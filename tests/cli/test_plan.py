@@ -99,7 +99,7 @@ def test_variables_are_set(house: House, capsys: pytest.CaptureFixture[str]) -> 
     [
         (["-o", "yaml"], "-o 'yaml' is unknown; allowed are text, json and a file that ends with .json"),
         (["--set", "beam"], "--set takes NAME=VALUE; got 'beam'"),
-        (["--set", "=1"], "--set takes NAME=VALUE, got '='"),
+        (["--set", "=1"], "--set takes NAME=VALUE; got '='"),
     ],
 )
 def test_wrong_words(house: House, words: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:
