@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -41,11 +42,13 @@ class Acoustic:
             if source.waveform
             else features.extractor(source.folder, rate=source.rate)
         )
-        self.packed = packed.pack(self.model) if device == "cpu" and source.waveform else None
+        self.packed = packed.pack(self.model)
+        together = self.packed is not None and self.packed.together
+        layout = "packed" if together else "one by one" if device == "cpu" else "padded"
         self.about = {
-            "layout": "packed" if self.packed else "padded",
+            "layout": layout,
             "attention": str(self.model.config._attn_implementation),
-            "mask": "none needed" if self.packed else "always" if source.mask else "never",
+            "mask": "by true length" if layout == "padded" and source.mask else "not needed",
         }
 
     @torch.inference_mode()
@@ -55,23 +58,30 @@ class Acoustic:
         Every window must hold at least ``source.receptive`` samples.
         """
         made = [self._features(window) for window in windows]
-        logits = self.packed(made) if self.packed else self._padded(made, [len(w) for w in windows])
+        if self.packed:
+            logits = self.packed(made)
+        elif self.device == "cpu":  # two windows at once gain nothing on a CPU, and padding costs
+            logits = [self.padded([one])[0] for one in made]
+        else:
+            logits = self.padded(made)
         return [torch.log_softmax(rows.float(), dim=-1).cpu().numpy() for rows in logits]
 
-    def _padded(self, made: list[torch.Tensor], samples: list[int]) -> list[torch.Tensor]:
-        """One padded batch. Without a mask (group norm) only equal lengths may share it: padding would be heard."""
+    def padded(self, made: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Logits of one padded batch. Without a mask only equal lengths share one: group norm would hear padding."""
         lengths = [len(one) for one in made]
         if not self.source.mask and len(set(lengths)) > 1:
-            return [self._padded([one], [count])[0] for one, count in zip(made, samples, strict=True)]
-        batch = nn.utils.rnn.pad_sequence(made, batch_first=True).to(self.device, self.dtype)
+            return [self.padded([one])[0] for one in made]
+        batch = nn.utils.rnn.pad_sequence(list(made), batch_first=True).to(self.device, self.dtype)
         inputs: dict[str, torch.Tensor] = {"input_values" if self.source.waveform else "input_features": batch}
-        if self.source.mask and len(set(lengths)) > 1:  # of equal lengths, attention is faster without
+        if self.source.mask and len(set(lengths)) > 1:  # attention over equal lengths is faster without
             real = torch.arange(batch.shape[1]) < torch.tensor(lengths)[:, None]
             inputs["attention_mask"] = real.long().to(self.device)
-        logits = self.model(**inputs).logits
-        return [rows[: self._frames(length, rows)] for rows, length in zip(logits, lengths, strict=True)]
+        with warnings.catch_warnings():  # wavlm's own two masks differ in type
+            warnings.filterwarnings("ignore", message="Support for mismatched key_padding_mask")
+            logits = self.model(**inputs).logits
+        return [rows[: self._frames(length)] for rows, length in zip(logits, lengths, strict=True)]
 
-    def _frames(self, length: int, rows: torch.Tensor) -> int:
+    def _frames(self, length: int) -> int:
         """Frames that ``length`` samples or feature frames give, by the model's own formula."""
         lengths = torch.tensor([length])
         if hasattr(self.model, "_get_feat_extract_output_lengths"):

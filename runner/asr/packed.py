@@ -1,14 +1,18 @@
-"""A batch without padding for wav2vec2-like models on CPUs: windows one behind another in a single row.
+"""Batches without padding for wav2vec2-like models: windows one behind another in a single row.
 
 Linear layers, norms and activations treat each frame by itself, so they run over all frames at once; the convolutions
-and attention run window by window. No padded frame is ever computed, no mask is needed, and a window's output is the
-same to the last bit in any batch: oneDNN's product of a row does not depend on the rows beside it.
+and attention run window by window. No padded frame is ever computed and no mask is needed, which makes a batch exact
+also for models that padding disturbs (group norm; data2vec-audio, whose stacked positional convolutions let it in).
 
-What it is made of, with the share of CPU time saved on wav2vec2-large (Cascade Lake, fp32, 5 s windows):
-  linear layers with weights laid out for oneDNN once, bias added inside: 13% of the encoder, 25% at 2 s windows
+On CPUs moreover, with the share of time saved on wav2vec2-large (Cascade Lake, fp32, windows of 5 s):
+  linear layers with weights laid out for oneDNN once, bias added inside: 13% of the encoder, 25% at windows of 2 s
   the convolutions as such products over overlapping rows, features last: half of their time (no transposes around
   LayerNorm), in blocks of one second, which bounds their memory at any window length
-transformers' own forward does the rest, through its AttentionInterface.
+and a window's output is the same to the last bit in any batch and at any number of threads: oneDNN's product of a row
+does not depend on the rows beside it. MKL's does.
+
+transformers' own forward does the rest, through its AttentionInterface. A model whose attention does not go through
+it (wavlm) gets the convolutions only, on CPUs, and its windows one by one.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ from transformers.masking_utils import sdpa_mask
 FAMILIES = frozenset({"wav2vec2", "hubert", "data2vec-audio"})  # the same encoder, all through AttentionInterface
 ATTENTION = "runner_by_window"
 BLOCK_FRAMES = 50  # 1 s; 12 to 100 are within 5%
+GPU_BLOCK_FRAMES = 1000  # starting a kernel costs more than its memory
 
 
 @dataclass
@@ -37,51 +42,83 @@ class Lengths:
 
 
 class Packed:
-    """A model changed for packed rows. It can no longer be called with padded batches."""
+    """A model changed for rows without padding. It can no longer be called with padded batches."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, *, onednn: bool) -> None:
         self._model = model
         self._lengths = Lengths()
+        self.together = packable(model)
+        linear = _OneDnnLinear if onednn else _PlainLinear
         base = model.base_model
-        encoder = base.encoder
-        base.feature_extractor = _ByWindow(_convolutions(base.feature_extractor), self._lengths)
-        encoder.pos_conv_embed = _FramesByWindow(encoder.pos_conv_embed, self._lengths)
-        for module in model.modules():
-            if hasattr(module, "is_causal") and hasattr(module, "q_proj"):
-                module.runner_lengths = self._lengths
-        AttentionInterface.register(ATTENTION, _attention_by_window)
-        AttentionMaskInterface.register(ATTENTION, sdpa_mask)
-        model.config._attn_implementation = ATTENTION
-        for parent, name, linear in list(_linears(model)):
-            setattr(parent, name, _Linear(linear))
+        base.feature_extractor = _ByWindow(_convolutions(base.feature_extractor, linear), self._lengths)
+        if self.together:
+            _attend_by_window(model, self._lengths)
+            for parent, name, plain in list(_linears(model)) if onednn else ():
+                setattr(parent, name, _OneDnnLinear(plain.weight.detach(), _bias(plain)))
 
     def __call__(self, windows: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Logits of each window, [frames, vocab]. ``windows`` are normalised samples, [samples]."""
+        rows = [list(windows)] if self.together else [[window] for window in windows]
+        return [logits for row in rows for logits in self._row(row)]
+
+    def _row(self, windows: list[torch.Tensor]) -> list[torch.Tensor]:
         self._lengths.samples = [len(window) for window in windows]
-        row = torch.cat(list(windows)).to(self._model.dtype)
+        row = torch.cat(windows).to(self._model.device, self._model.dtype)
         logits: torch.Tensor = self._model(row[None]).logits[0]
         return list(logits.split_with_sizes(self._lengths.frames))
 
 
 def pack(model: Any) -> Packed | None:
-    """Change ``model`` for packed rows, or leave it as it is (None) where that is not known to be exact or fast."""
-    config = model.config
-    known = config.model_type in FAMILIES and not getattr(config, "add_adapter", False)
-    able = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    return Packed(model) if known and able else None
+    """Change ``model``, or leave it as it is (None) where its parts are not known or nothing is gained."""
+    base = model.base_model
+    known = hasattr(base, "feature_extractor") and hasattr(base.feature_extractor, "conv_layers")
+    shortened = getattr(model.config, "add_adapter", False)  # convolutions over frames after the encoder
+    cpu = model.device.type == "cpu" and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return Packed(model, onednn=cpu) if known and not shortened and (cpu or packable(model)) else None
 
 
-class _Linear(nn.Module):
+def packable(model: Any) -> bool:
+    """Whether all that looks beyond one frame is known and can be told where windows end."""
+    return model.config.model_type in FAMILIES
+
+
+def _attend_by_window(model: Any, lengths: Lengths) -> None:
+    encoder = model.base_model.encoder
+    encoder.pos_conv_embed = _FramesByWindow(encoder.pos_conv_embed, lengths)
+    for module in model.modules():
+        if hasattr(module, "is_causal") and hasattr(module, "q_proj"):
+            module.runner_lengths = lengths
+    AttentionInterface.register(ATTENTION, _attention_by_window)
+    AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+    model.config._attn_implementation = ATTENTION
+
+
+class _OneDnnLinear(nn.Module):
     """A linear layer whose weight lies in oneDNN's own order. The operators are those of torch's inductor."""
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         super().__init__()
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), None)
-        self.bias = None if linear.bias is None else linear.bias.detach()
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, None)
+        self.bias = bias
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
         return y
+
+
+class _PlainLinear(nn.Module):
+    """The same through torch's own product."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        super().__init__()
+        self.weight, self.bias = weight, bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.linear(x, self.weight, self.bias)
+
+
+def _bias(module: Any) -> torch.Tensor | None:
+    return None if module.bias is None else module.bias.detach()
 
 
 def _linears(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
@@ -134,11 +171,11 @@ def _attention_by_window(  # noqa: PLR0917 (transformers calls it by position)
     return torch.cat(made, dim=1), None
 
 
-def _convolutions(encoder: Any) -> nn.Module:
+def _convolutions(encoder: Any, linear: type[nn.Module]) -> nn.Module:
     """The feature encoder for one window, [samples] to [frames, channels]."""
     layers = encoder.conv_layers
     by_frame = all(isinstance(getattr(layer, "layer_norm", None), nn.LayerNorm) for layer in layers)
-    return _Blocks(layers) if by_frame else _Whole(encoder)
+    return _Blocks(layers, linear) if by_frame else _Whole(encoder)
 
 
 class _Whole(nn.Module):
@@ -156,9 +193,9 @@ class _Whole(nn.Module):
 class _Blocks(nn.Module):
     """Convolutions with LayerNorm, whose frames depend on nothing but the samples they see."""
 
-    def __init__(self, layers: Any) -> None:
+    def __init__(self, layers: Any, linear: type[nn.Module]) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(_Convolution(layer) for layer in layers)
+        self.layers = nn.ModuleList(_Convolution(layer, linear) for layer in layers)
         self.stride, self.receptive = 1, 1
         for layer in layers:
             self.receptive += (layer.conv.kernel_size[0] - 1) * self.stride
@@ -167,8 +204,9 @@ class _Blocks(nn.Module):
     def forward(self, samples: torch.Tensor) -> torch.Tensor:
         frames = (len(samples) - self.receptive) // self.stride + 1
         made = []
-        for first in range(0, frames, BLOCK_FRAMES):
-            last = min(frames, first + BLOCK_FRAMES) - 1
+        block = BLOCK_FRAMES if samples.device.type == "cpu" else GPU_BLOCK_FRAMES
+        for first in range(0, frames, block):
+            last = min(frames, first + block) - 1
             x = samples[first * self.stride : last * self.stride + self.receptive, None]
             for layer in self.layers:
                 x = layer(x)
@@ -179,13 +217,11 @@ class _Blocks(nn.Module):
 class _Convolution(nn.Module):
     """y[t] = activation(norm(W x[t * stride : t * stride + kernel] + b)), [time, channels] to [time', channels']."""
 
-    def __init__(self, layer: Any) -> None:
+    def __init__(self, layer: Any, linear: type[nn.Module]) -> None:
         super().__init__()
         self.kernel, self.stride = layer.conv.kernel_size[0], layer.conv.stride[0]
-        wide = nn.Linear(1, 1)
-        wide.weight = nn.Parameter(layer.conv.weight.detach().transpose(1, 2).flatten(1).contiguous())
-        wide.bias = layer.conv.bias
-        self.linear = _Linear(wide)
+        weight = layer.conv.weight.detach().transpose(1, 2).flatten(1).contiguous()
+        self.linear = linear(weight, _bias(layer.conv))
         self.norm, self.activation = layer.layer_norm, layer.activation
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

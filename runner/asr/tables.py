@@ -78,10 +78,12 @@ def _batching(plan: Plan, size: Sizing) -> str:
 
 
 def _packing(about: Fields) -> LedgerLine:
-    packed = about["layout"] == "packed"
-    why = "windows one behind another, no padding computed" if packed else about.get("layout_why", "not for this model")
-    error = about.get("parity_error")
-    return LedgerLine(what="packing", where="batches", applied=packed, why=why, parity_error=error)
+    why = {
+        "packed": "windows one behind another in one row: no padding is computed, nor a mask",
+        "one by one": "this family's windows go through the model one by one on CPUs: no padding is computed",
+        "padded": "on GPUs batches are padded, and their output cut to each window's true length",
+    }[about["layout"]]
+    return LedgerLine(what="packing", where="batches", applied=about["layout"] == "packed", why=why)
 
 
 def _halved(about: Fields) -> LedgerLine:
