@@ -6,13 +6,14 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from runner.report import terminal
 from runner.report.text import moment, size, value
-from runner.schema.errors import UsageError
+from runner.schema.errors import StoreError, UsageError
 from runner.store.diff import differences
 from runner.store.export import copy_out
 from runner.store.gc import Collected, collect
@@ -114,34 +115,18 @@ def _show(store: Store, args: argparse.Namespace) -> int:
     manifest = _find(store, args.artifact)
     if args.output == "json":
         return _print_json(manifest.to_json())
-    linked = f", linked from {manifest.linked_from}" if manifest.linked_from else ""
-    print(f"{manifest.name}@{manifest.version}  {manifest.kind}, {moment(_created(manifest))}{linked}")
-    print(f"{store.folder(manifest)}")
-    for title, lines in _sections(manifest):
-        print(f"\n{title}")
-        print("\n".join(f"  {line}" for line in lines) or "  none")
+    folder = store.folder(manifest)
+    print(f"{folder}\n{terminal.show(manifest.to_json(), _report(folder))}", end="")
     return 0
 
 
-def _sections(manifest: Manifest) -> Iterator[tuple[str, list[str]]]:
-    yield "spec", json.dumps(manifest.spec, indent=2, ensure_ascii=False).splitlines()
-    yield "inputs", [f"{i.get('field')}: {i.get('ref')} ({i.get('digest')})" for i in manifest.inputs]
-    yield "metrics", [f"{name}: {value(number)}" for name, number in manifest.metrics.items()]
-    yield "gates", [_gate(gate) for gate in manifest.gates]
-    yield "ledger", [_ledger(line) for line in manifest.ledger]
-    yield "files", [f"{f.path}  {size(f.size)}  {f.sha256[:12]}" for f in manifest.files]
-    yield "records", [f"{f.path}  {size(f.size)}" for f in manifest.records]
-    yield "identity", [f"fingerprint {manifest.fingerprint}", f"digest {manifest.digest}"]
-
-
-def _gate(gate: dict[str, Any]) -> str:
-    met = "met" if gate.get("passed") else "missed"
-    return f"{gate.get('name')} {value(gate.get('limit'))}: {value(gate.get('value'))}, {met}"
-
-
-def _ledger(line: dict[str, Any]) -> str:
-    done = "applied" if line.get("applied") else "skipped"
-    return f"{line.get('what')}: {done}, {line.get('why')}"
+def _report(folder: Path) -> dict[str, Any]:
+    path = folder / "report.json"
+    try:
+        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{str(path)!r} cannot be read: {error}; `runner artifacts verify` tells more") from None
+    return report
 
 
 def _get(store: Store, args: argparse.Namespace) -> int:

@@ -188,6 +188,7 @@ def _about(ctx: Context) -> Fields:
 def _metrics(summary: Summary, plan: batches.Plan, scores: Scores | None) -> Fields:
     files = summary.files
     return {
+        **(scores.metrics() if scores else {}),
         "files": files,
         "ok": summary.statuses["ok"],
         "empty": summary.statuses["empty"],
@@ -198,7 +199,6 @@ def _metrics(summary: Summary, plan: batches.Plan, scores: Scores | None) -> Fie
         "words": summary.words,
         "windows": len(plan.order),
         "confidence": None if summary.confidence is None else round(summary.confidence, 4),
-        **(scores.metrics() if scores else {}),
     }
 
 
