@@ -125,7 +125,8 @@ class _Seek:
         layout = self._layout
         places = [layout.root, layout.leases, layout.blobs, layout.runs, layout.quarantine]
         places += [layout.root / name for name in lookup.names(layout)]
-        places += [*layout.quarantine.glob("*"), *layout.runs.glob("*"), *layout.blobs.glob("sha256/*")]
+        places += [*layout.quarantine.glob("*"), *layout.blobs.glob("sha256/*")]
+        places += [run for run in layout.runs.glob("*") if read_run(run)]  # what never began goes as a whole
         for place in places:
             for path in place.glob(".*") if place.is_dir() else ():
                 if path.name.startswith((TEMP, STAGING)) and self._is_left_over(path):

@@ -1,8 +1,8 @@
 """Who writes a name. A lease is a file `.leases/<name>.<n>.json`; a new holder makes the next number.
 
 The next number is made by put-if-absent, so of many takers one wins, and it is the fencing token: whoever finds a
-higher number than its own has been replaced. A released lease stays as a marker, so that numbers do not begin anew; gc
-removes old ones. The heartbeat is the file's time, which needs no space on a full disk.
+higher number than its own has been replaced. A released lease stays as an empty file, so that numbers do not begin
+anew; gc removes old ones. The heartbeat is the file's time. Neither needs space, so that a full disk frees the name.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from runner.schema.errors import ConflictError
+from runner.schema.errors import ConflictError, StoreError
 from runner.store.disk import make_folder, put_if_absent, storing, write_atomic
 from runner.store.owner import Owner, me
 
@@ -87,7 +87,7 @@ class Lease:
     def note_run(self, run: str) -> None:
         """Say which run it is for, for people who meet the conflict."""
         self.check()
-        self._holder = Holder(**{**_fields(self._holder), "run": run})
+        self._holder = replace(self._holder, run=run)
         with storing("write the lease", self._path):
             write_atomic(self._path, _dump(self._holder))
 
@@ -99,7 +99,7 @@ class Lease:
         self._thread.join()
         with storing("release the lease", self._path):
             if self._is_mine():
-                write_atomic(self._path, _dump(Holder(**{**_fields(self._holder), "released": True})))
+                os.truncate(self._path, 0)
 
     def _beat(self) -> None:
         while not self._stop.wait(TTL_S / 4):
@@ -117,7 +117,11 @@ class Lease:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.release()
+        try:
+            self.release()
+        except StoreError:
+            if error is None:
+                raise  # otherwise what went wrong before is what people must read; this process's end frees the name
 
 
 def acquire(folder: Path, name: str, *, run: str = "") -> Lease:
@@ -165,28 +169,28 @@ def _read_all(folder: Path, name: str | None) -> Iterator[Holder]:
 
 
 def _read(path: Path, name: str, number: int) -> Holder:
-    expires = path.stat().st_mtime + TTL_S
+    seen = path.stat().st_mtime
+    text = path.read_bytes()
     try:
-        data: dict[str, Any] = json.loads(path.read_bytes())
-        owner = Owner(**data.pop("owner"))
-        return Holder(name=name, number=number, owner=owner, expires=expires, **data)
-    except (ValueError, TypeError, KeyError, AttributeError):  # half-written by a file system without links, or damaged
-        nobody = Owner(host="an unknown machine", boot="?", pid=0, start="", user="an unknown user")
-        return Holder(
-            name=name,
-            number=number,
-            token="",
-            owner=nobody,
-            run="",
-            since=expires - TTL_S,
-            released=False,
-            expires=expires,
-        )
+        data: dict[str, Any] = json.loads(text)
+        owner, token, run, since = Owner(**data["owner"]), data["token"], data["run"], data["since"]
+    except (ValueError, TypeError, KeyError):  # released, damaged, or half-written where there are no hard links
+        owner = Owner(host="an unknown machine", boot="?", pid=0, start="", user="an unknown user")
+        token, run, since = "", "", seen
+    return Holder(
+        name=name,
+        number=number,
+        token=token,
+        owner=owner,
+        run=run,
+        since=since,
+        released=not text,
+        expires=seen + TTL_S,
+    )
 
 
 def _new(name: str, number: int, run: str) -> Holder:
-    now = time.time()
-    token = secrets.token_hex(16)
+    now, token = time.time(), secrets.token_hex(16)
     return Holder(
         name=name, number=number, token=token, owner=me(), run=run, since=now, released=False, expires=now + TTL_S
     )
@@ -200,11 +204,6 @@ def _refuse(holder: Holder | None) -> None:
         )
 
 
-def _fields(holder: Holder) -> dict[str, Any]:
-    return {**asdict(holder), "owner": holder.owner}
-
-
 def _dump(holder: Holder) -> bytes:
-    data = asdict(holder)
-    data = {key: data[key] for key in ("token", "owner", "run", "since", "released")}
+    data = {"token": holder.token, "owner": asdict(holder.owner), "run": holder.run, "since": holder.since}
     return json.dumps(data, indent=1).encode() + b"\n"

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +163,7 @@ def test_the_heartbeat_keeps_it_and_stops_when_it_is_lost(store: Store, monkeypa
     assert list(store.layout.leases.iterdir()) == []
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"token": "x"}', '{"owner": 3}'])
+@pytest.mark.parametrize("text", ["\n", "{", "[]", '{"token": "x"}', '{"owner": 3}'])
 def test_a_damaged_lease_counts_until_it_is_old(store: Store, text: str) -> None:
     store.layout.leases.mkdir(parents=True)
     (store.layout.leases / "a.4.json").write_text(text)
@@ -177,8 +178,7 @@ def test_numbers_that_begin_anew_give_no_second_holder(store: Store, monkeypatch
     """A taker saw number 7 and stalled; gc removed it; somebody else began at 1. The taker must see that one."""
     folder = store.layout.leases
     with store.lease("a") as other:
-        real, seen = leases.holders, [[leases._new("a", 7, "")]]
-        seen[0][0] = leases.Holder(**{**leases._fields(seen[0][0]), "released": True})
+        real, seen = leases.holders, [[replace(leases._new("a", 7, ""), released=True)]]
         monkeypatch.setattr(leases, "holders", lambda *args: seen.pop() if seen else real(*args))
         with pytest.raises(ConflictError):
             acquire(folder, "a")
