@@ -6,7 +6,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,7 @@ def _ls(store: Store, args: argparse.Namespace) -> int:
         print(f"No artifacts in {store.root}; `runner apply SPEC` makes one.")
         return 0
     rows = [(m.name, m.version, m.kind, moment(_created(m)), size(_bytes(m)), _short(m.metrics)) for m in found]
-    _print_table(("NAME", "VERSION", "KIND", "CREATED", "SIZE", "METRICS"), rows)
+    print("\n".join(terminal.grid([("NAME", "VERSION", "KIND", "CREATED", "SIZE", "METRICS"), *rows])))
     return 0
 
 
@@ -115,18 +115,17 @@ def _show(store: Store, args: argparse.Namespace) -> int:
     manifest = _find(store, args.artifact)
     if args.output == "json":
         return _print_json(manifest.to_json())
-    folder = store.folder(manifest)
-    print(f"{folder}\n{terminal.show(manifest.to_json(), _report(folder))}", end="")
+    print(f"{store.folder(manifest)}\n{_shown(manifest, store.folder(manifest))}", end="")
     return 0
 
 
-def _report(folder: Path) -> dict[str, Any]:
+def _shown(manifest: Manifest, folder: Path) -> str:
     path = folder / "report.json"
     try:
-        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{str(path)!r} cannot be read: {error}; `runner artifacts verify` tells more") from None
-    return report
+        return terminal.show(manifest.to_json(), json.loads(path.read_bytes()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        told = f"{type(error).__name__}: {error}"
+        raise StoreError(f"{str(path)!r} can't be read: {told}; `runner artifacts verify` tells more") from error
 
 
 def _get(store: Store, args: argparse.Namespace) -> int:
@@ -135,7 +134,7 @@ def _get(store: Store, args: argparse.Namespace) -> int:
     copies = copy_out(store, manifest, path=path, to=Path(args.to), force=args.force)
     if args.output == "json":
         return _print_json([str(copy) for copy in copies])
-    print("\n".join(str(copy) for copy in copies))
+    print("\n".join(terminal.line(str(copy)) for copy in copies))
     return 0
 
 
@@ -146,7 +145,7 @@ def _verify(store: Store, args: argparse.Namespace) -> int:
     if args.output == "json":
         return _print_json(asdict(found)) or int(bool(found.damage))
     for damage in found.damage:
-        print(damage)
+        print(terminal.line(str(damage)))
     for base in found.bases:
         print(f"{base.artifact} was made from {base.field} {base.ref} ({base.digest}): on record, not in the store")
     told = f"{len(found.damage)} damaged" if found.damage else "all as their manifests say"
@@ -161,7 +160,7 @@ def _diff(store: Store, args: argparse.Namespace) -> int:
     for section, changes in found.items():
         print(f"{section}: {'no difference' if not changes else ''}".rstrip())
         for key, (before, after) in changes.items():
-            print(f"  {key}: {_side(before)} -> {_side(after)}")
+            print(terminal.line(f"  {key}: {_side(before)} -> {_side(after)}"))
     return 0
 
 
@@ -176,9 +175,16 @@ def _gc(store: Store, args: argparse.Namespace) -> int:
     if args.output == "json":
         return _print_json(asdict(found))
     if found.garbage:
-        _print_table(("SIZE", "WHAT", "WHY"), [(size(g.size), g.path, g.why) for g in found.garbage])
+        print("\n".join(terminal.grid([("SIZE", "THINGS", "WHY", "WHICH"), *_heaps(found)])))
     print(_told(found, args.grace))
     return 0
+
+
+def _heaps(found: Collected) -> Iterator[tuple[str, ...]]:
+    for why in dict.fromkeys(g.why for g in found.garbage):
+        heap = [g for g in found.garbage if g.why == why]
+        more = f" and {len(heap) - 3:,} more (-o json names all)" if len(heap) > 3 else ""
+        yield size(sum(g.size for g in heap)), f"{len(heap):,}", why, ", ".join(g.path for g in heap[:3]) + more
 
 
 def _told(found: Collected, grace: str) -> str:
@@ -216,9 +222,3 @@ def _print_json(data: Any) -> int:
     json.dump(data, sys.stdout, indent=1, ensure_ascii=False)
     print()
     return 0
-
-
-def _print_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
-    for row in (head, *rows):
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
