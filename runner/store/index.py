@@ -10,7 +10,6 @@ import errno
 import os
 import shutil
 from collections import defaultdict
-from pathlib import Path
 
 from runner.store import lookup
 from runner.store.disk import make_folder, sync_folder
@@ -72,10 +71,12 @@ class Index:
         make_folder(self._layout.root)
         beside = self._layout.root / unique(TEMP)
         beside.mkdir()
-        for manifest in lookup.everything(self._layout):
+        found = list(lookup.everything(self._layout))
+        for manifest in found:
             (beside / manifest.fingerprint).mkdir(exist_ok=True)
             (beside / manifest.fingerprint / f"{manifest.name}@{manifest.version}").touch()
-        os.sync()  # once: folder by folder it takes 3 ms for each artifact
+        if found:
+            os.sync()  # once: folder by folder it takes 3 ms for each artifact
         try:
             beside.rename(self._layout.index)
         except OSError as error:
