@@ -21,13 +21,15 @@ def address_of(address: str | None) -> str | None:
 def executor(
     *, local: bool, address: str | None, say: Callable[[str], None]
 ) -> Callable[[Callable[[Stop], None]], Executor]:
-    """A maker for the executor that was asked for. Raises UsageError at once when ray is wanted and not installed."""
-    if not local and importlib.util.find_spec("ray") is None:
-        raise UsageError("ray is not installed: pip install 'specrunner[ray]', or add --local to run in this process")
+    """A maker for the executor that was asked for. It raises UsageError when ray is wanted and not installed."""
 
     def make(last_resort: Callable[[Stop], None]) -> Executor:
         if local:
             return Inline(hard=last_resort)
+        if importlib.util.find_spec("ray") is None:
+            raise UsageError(
+                "ray is not installed: pip install 'specrunner[ray]', or add --local to run in this process"
+            )
         place = cluster.prepare(address_of(address))
         # only when something has to run, and after its environment was set: ray takes 0.85 CPU-s to import
         from runner.execution.ray import Ray  # noqa: PLC0415

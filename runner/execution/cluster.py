@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -15,13 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import runner
-from runner.execution import process
+from runner.execution import failures, process
 from runner.plan.capacity import GB, Capacity, Node, local_capacity
+from runner.schema.errors import InfeasibleError
 
 OBJECT_STORE_BYTES = (
     200 * 10**6
 )  # artifacts travel through the store; ray's own memory only carries handles and batches
 TEMP = "runner-ray-"  # short: a socket's path below it may have 107 characters at most
+KNOCK_S = 10.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -45,6 +48,7 @@ def prepare(address: str | None) -> Place:
         PYTHONPATH=_with_checkout(os.environ.get("PYTHONPATH", "")),
     )
     if address is not None:
+        _knock(address)
         return Place(address=address, folder=None)
     _sweep()
     folder = Path(tempfile.mkdtemp(prefix=f"{TEMP}{os.getpid()}-", dir=_short_temp()))
@@ -110,6 +114,19 @@ def _node(resources: Mapping[str, float]) -> Node:
         memory_gb=resources.get("memory", 0) / GB,
         gpus={kinds[0] if kinds else "GPU": gpus} if gpus else {},
     )
+
+
+def _knock(address: str) -> None:
+    """Raise InfeasibleError when nobody listens at ``address``: ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return  # "auto": ray looks it up
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()
+    except (OSError, OverflowError) as error:
+        raise InfeasibleError(
+            f"no ray answers at {address!r} ({failures.describe(error)}); check --address, RAY_ADDRESS; or add --local"
+        ) from None
 
 
 def _with_checkout(path: str) -> str:

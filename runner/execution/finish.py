@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -62,8 +63,10 @@ def publish(store: Store, lease: Lease, step: Step, inputs: Inputs, made: Made) 
     missed = _missed(step, made.metrics)
     if missed:
         kept = store.quarantine(draft, lease=lease)
+        _tidy(folder)
         return of_manifest(step, "quarantined", kept.manifest, kept.folder, missed=missed)
     manifest = store.publish(draft, lease=lease)
+    _tidy(folder)
     return of_manifest(step, "created", manifest, store.folder(manifest))
 
 
@@ -103,7 +106,15 @@ def _release(store: Store, lease: Lease, step: Step) -> StepResult:
     (folder / "report.html").write_text(build.html(said, audio_root=Path(step.folder)), encoding="utf-8")
     reports = {name: folder / name for name in REPORTS}
     manifest = store.release(kept, spec=step.spec, gates=held, reports=reports, lease=lease)
+    _tidy(folder)
     return of_manifest(step, "released", manifest, store.folder(manifest), message="out of quarantine")
+
+
+def _tidy(folder: Path) -> None:
+    """Take what is of no use after publishing out of the run's folder: events and log stay."""
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # what can't be removed now, gc takes
+    for name in REPORTS:
+        (folder / name).unlink(missing_ok=True)
 
 
 def next_version(store: Store, name: str) -> str:

@@ -22,9 +22,11 @@ from runner.execution.pool import SoloPool
 from runner.execution.process import die_with
 from runner.execution.ray_pool import RayPool
 from runner.plan.capacity import Capacity
+from runner.schema.errors import InfeasibleError
 from runner.store.local import open_store
 
 SAY_AFTER_S = 15.0
+LOOK_S = 5.0  # between two looks at the machines
 HARD_S = 3 * GRACE_S  # an attempt that should have ended has had two graces of its own
 
 
@@ -47,9 +49,15 @@ class Ray:
         self._say = say
         self._place = place
         self._running: dict[Any, _Running] = {}
+        self._look_again = 0.0  # time.monotonic()
         say("starting ray (local)" if place.address is None else f"joining ray at {place.address}")
-        with cluster.own_signals():
-            ray.init(**cluster.options(place))
+        try:
+            with cluster.own_signals():
+                ray.init(**cluster.options(place))
+        except Exception as error:  # whatever it is: a port, a version, a time-out of ray's own
+            cluster.remove(place)
+            what = "can't start ray here" if place.address is None else f"can't join ray at {place.address!r}"
+            raise InfeasibleError(f"{what}: {failures.describe(error)}; --local runs without it") from error
 
     def capacity(self) -> Capacity:
         """The machines of the cluster."""
@@ -78,6 +86,8 @@ class Ray:
         """Attempts that ended since the last call."""
         if not self._running:
             return []
+        if (lost := self._without_machines()) is not None:
+            return lost
         done, _ = ray.wait(list(self._running), num_returns=1, timeout=wait_s)
         for reference, running in self._running.items():
             if reference not in done:
@@ -88,6 +98,22 @@ class Ray:
         """Leave the cluster; ends the one that was started here."""
         ray.shutdown()
         cluster.remove(self._place)
+
+    def _without_machines(self) -> Sequence[tuple[Order, Outcome]] | None:
+        """Attempts that wait for a place when no machine is left to give them one; what runs already may go on."""
+        waiting = {reference: r for reference, r in self._running.items() if r.started is None}
+        now = time.monotonic()
+        if not waiting or now < self._look_again:
+            return None
+        self._look_again = now + LOOK_S
+        if any(node["Alive"] for node in ray.nodes()):
+            return None
+        for reference in waiting:
+            del self._running[reference]
+        gone = Outcome(
+            state="failed", failure="ControlPlaneLost", message="ray has no machine left", exit_code=1, again=False
+        )
+        return [(running.order, gone) for running in waiting.values()]
 
     def _take(self, reference: Any) -> tuple[Order, Outcome]:
         running = self._running.pop(reference)

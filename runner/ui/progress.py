@@ -98,9 +98,11 @@ class Bars:
     def event(self, name: str, event: Event) -> None:
         """Move the bar of the step, or print what ``event`` tells."""
         if event["type"] == "progress":
-            if name not in self._bars:
-                self._bars[name] = self._rich.add_task(name, unit=event["unit"])
-            self._rich.update(self._bars[name], completed=event["done"], total=event["total"], unit=event["unit"])
+            now = {"completed": event["done"], "total": event["total"], "unit": event["unit"]}
+            if name in self._bars:
+                self._rich.update(self._bars[name], **now)
+            else:
+                self._bars[name] = self._rich.add_task(name, **now)
             return
         if event["type"] == "state" and event["state"] not in {"queued", "running"} and name in self._bars:
             self._rich.remove_task(self._bars.pop(name))

@@ -164,3 +164,16 @@ def test_independent_steps_run_at_once(tmp_path: Path, make: Make) -> None:
     plan, store = planned(tmp_path, spec("one"), spec("two", precision="fp32"))
     results = applied(plan, store, toys.meets_another, make=make)
     assert [r.action for r in results] == ["created", "created"], results
+
+
+def test_a_cluster_without_machines_fails_what_waits(
+    tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    answers = [ray.nodes()]  # for the capacity; later there is none left
+    monkeypatch.setattr("runner.execution.ray.ray.nodes", lambda: answers.pop() if answers else [])
+    monkeypatch.setattr("runner.execution.ray.LOOK_S", 0.0)
+    make(lambda _: None)._executor._look_again = 0.0  # type: ignore[attr-defined]
+    result, _ = _one(tmp_path, make, toys.write)
+    assert (result.action, result.failure) == ("failed", "ControlPlaneLost")
