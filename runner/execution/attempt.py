@@ -56,7 +56,7 @@ def carry_out(order: Order, *, pool: Callable[[Tools], Pool], hard: Callable[[St
             tools = Tools(folder=folder, check=alarm.check, log=_teller(writer, say))
             return _guarded(order, alarm, writer, pool(tools), tools)
     except OSError as error:  # the log cannot be written
-        return _failed(order, error, writer)
+        return failed(error)
     finally:
         writer.close()
 
@@ -72,7 +72,7 @@ def _guarded(order: Order, alarm: Alarm, writer: Writer, pool: Pool, tools: Tool
         return Outcome(state="cancelled", exit_code=130)
     except (Exception, SystemExit, Stop) as error:
         traceback.print_exc()  # into log.txt
-        return _failed(order, error, writer)
+        return failed(error)
 
 
 def spec_of(step: Step) -> Job:
@@ -150,15 +150,17 @@ def _report(order: Order, store: Store, made: Made, result: Result) -> None:
     build.write(store.run_folder(order.run), report)
 
 
-def _failed(order: Order, error: BaseException, writer: Writer) -> Outcome:
-    failure, message = failures.classify(error), failures.describe(error)
-    try:
-        writer.write("error", failure=failure, message=message, attempt=order.attempt)
-    except OSError:
-        message += "; and the event could not be written"  # a full disk: the apply says so, with the message
+def failed(error: BaseException) -> Outcome:
+    """The outcome that ``error`` means."""
+    failure = failures.classify(error)
     code = error.exit_code if isinstance(error, UserError) else 4 if failure == "Infeasible" else 1
-    again = failures.may_repeat(error)
-    return Outcome(state="failed", failure=failure, message=message, exit_code=code, again=again)
+    return Outcome(
+        state="failed",
+        failure=failure,
+        message=failures.describe(error),
+        exit_code=code,
+        again=failures.may_repeat(error),
+    )
 
 
 class _Progress:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from runner.execution import failures, finish, process
+from runner.execution.attempt import failed
 from runner.execution.failures import RETRIES, Cancelled, Stop
 from runner.execution.order import Executor, JobFunction, Order, Outcome
 from runner.execution.results import StepResult, blocked, is_unchanged, unchanged
@@ -195,9 +196,7 @@ class _Apply:
             try:
                 result = finish.publish(self._store, task.lease, task.step, task.inputs, outcome.made)
             except (UserError, OSError) as error:
-                code = error.exit_code if isinstance(error, UserError) else 1
-                failure, message = failures.classify(error), failures.describe(error)
-                outcome = Outcome(state="failed", failure=failure, message=message, exit_code=code, again=False)
+                outcome = replace(failed(error), again=False)
             else:
                 self._end(task, result)
                 return
@@ -206,7 +205,9 @@ class _Apply:
             return
         assert outcome.failure is not None
         retries = min(RETRIES[outcome.failure].tries, int(task.step.spec["compute"]["retries"]))
-        if outcome.again and task.tries <= retries and not self._signals.asked:
+        again = outcome.again and task.tries <= retries and not self._signals.asked
+        task.note(outcome, again=again)
+        if again:
             task.wait(failures.wait_s(outcome.failure, task.tries))
             return
         ended = _ended(task.step, "failed", outcome.exit_code, outcome.message)

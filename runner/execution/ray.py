@@ -34,6 +34,7 @@ HARD_S = 3 * GRACE_S  # an attempt that should have ended has had two graces of 
 class _Running:
     order: Order
     folder: Path
+    offset: int  # of the event stream when it was submitted
     submitted: float  # time.time()
     said: float
     started: float | None = None  # by its event
@@ -80,7 +81,9 @@ class Ray:
         reference = ray.remote(_carry).options(**options).remote(order)
         folder = open_store(order.store).run_folder(order.run)
         now = time.time()
-        self._running[reference] = _Running(order=order, folder=folder, submitted=now, said=now)
+        self._running[reference] = _Running(
+            order=order, folder=folder, offset=(folder / events.FILE).stat().st_size, submitted=now, said=now
+        )
 
     def finished(self, *, wait_s: float) -> Sequence[tuple[Order, Outcome]]:
         """Attempts that ended since the last call."""
@@ -132,7 +135,8 @@ class Ray:
             waited = now - running.submitted
             self._say(f"{running.order.step.name}: waiting for {_wanted(running.order)} for {waited:.0f} s")
         late = now - (started or running.submitted) > running.order.timeout_s + HARD_S
-        if not running.killed and (late or _asked_s(running.folder) > HARD_S):
+        patience = 0.0 if started is None else HARD_S
+        if not running.killed and (late or _asked_s(running.folder) > patience):
             running.killed = True
             ray.cancel(reference, force=True)
 
@@ -171,7 +175,7 @@ def _lost(running: _Running, error: Exception) -> Outcome:
 
 def _started(running: _Running) -> float | None:
     """When the attempt began to run, by its event."""
-    stream, _ = events.read(running.folder / events.FILE)
+    stream, _ = events.read(running.folder / events.FILE, running.offset)
     mine = (e for e in stream if e["type"] == "state" and e["state"] == "running")
     return next((float(e["t"]) for e in mine if e["attempt"] == running.order.attempt), None)
 

@@ -13,7 +13,7 @@ from runner.execution.events import Writer
 from runner.execution.failures import Cancelled, Stop
 from runner.execution.finish import next_version
 from runner.execution.inputs import Inputs
-from runner.execution.order import JobFunction, Order
+from runner.execution.order import JobFunction, Order, Outcome
 from runner.execution.results import StepResult
 from runner.execution.share import Share, timeout_s
 from runner.execution.watch import Watch
@@ -84,6 +84,13 @@ class Task:
     def ask_to_end(self) -> None:
         """Cancel the run; its attempt ends at its next check."""
         (self._store.run_folder(self._run) / CANCEL).touch()
+
+    def note(self, outcome: Outcome, *, again: bool) -> None:
+        """Write why an attempt failed, and whether there is another one."""
+        assert self._writer is not None
+        self._writer.write(
+            "error", failure=outcome.failure, message=outcome.message, attempt=self._attempt, again=again
+        )
 
     def wait(self, seconds: float) -> None:
         """Try again after ``seconds``."""

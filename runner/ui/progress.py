@@ -134,7 +134,7 @@ def told(event: Event) -> str:
             return str(event["text"])
         case "ledger":
             return f"{event['what']} {'applied' if event['applied'] else 'skipped'}: {event['why']}"
-        case "error":
+        case "error" if event.get("again"):  # the last one is told with the state
             return f"attempt {event['attempt']} failed ({event['failure']}): {event['message']}"
         case _:
             return ""

@@ -94,7 +94,7 @@ def test_out_of_memory_is_tried_again_from_the_checkpoint(tmp_path: Path, monkey
     assert _states(store, result.run) == ["queued", "running", "queued", "queued", "running", "succeeded"]
     stream, _ = events.read(store.run_folder(result.run) / events.FILE)
     (error,) = [e for e in stream if e["type"] == "error"]
-    assert (error["failure"], error["attempt"]) == ("OutOfMemoryHost", 1)
+    assert (error["failure"], error["attempt"], error["again"]) == ("OutOfMemoryHost", 1, True)
 
 
 def test_no_retries_when_the_spec_says_so(tmp_path: Path) -> None:
