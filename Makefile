@@ -1,5 +1,6 @@
 # make quickstart   transcribe the example recordings (installs first; a second time it finds nothing to do)
-# make test         everything CI checks: style, types, tests
+# make test         style, types, tests
+# make test-slow    the tests that take long: ray, kills, races, the quickstart end to end
 # make install      a .venv with all that this machine can use
 
 PYTHON ?= python3
@@ -8,7 +9,7 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 RUN := $(VENV)/bin
 
-.PHONY: install quickstart test lint clean
+.PHONY: install quickstart test test-slow lint clean
 
 install: $(VENV)/.installed
 
@@ -30,7 +31,10 @@ lint: install
 	$(RUN)/mypy
 
 test: lint
-	$(RUN)/python -m pytest
+	$(RUN)/python -m pytest -m "not slow"
+
+test-slow: install
+	$(RUN)/python -m pytest -m slow
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
