@@ -11,8 +11,8 @@ from tests.quickstart.speech import Samples, say
 
 HERTZ = 16_000
 TRAIN_VOICES = (
-    "pt-br", "pt-br+m1", "pt-br+m3", "pt-br+m7", "pt-br+f1", "pt-br+f2",
-    "pt", "pt+m2", "pt+m4", "pt+f4",
+    "pt-br", "pt-br+m1", "pt-br+m3", "pt-br+m7", "pt-br+f1", "pt-br+f2", "pt-br+linda",
+    "pt", "pt+m2", "pt+m4", "pt+m7", "pt+f1", "pt+f2", "pt+f4",
 )  # fmt: skip
 HELD_OUT_VOICES = ("pt-br+m5", "pt-br+f5", "pt+f3", "pt+m6")
 TELEPHONE_SHARE = 0.15
@@ -28,11 +28,18 @@ class Utterance:
 
 
 def render(
-    sentences: Sequence[str], *, voices: Sequence[str], seed: int, telephone_share: float = 0.0
+    sentences: Sequence[str],
+    *,
+    voices: Sequence[str],
+    seed: int,
+    telephone_share: float = 0.0,
+    timbre: float = 0.0,
 ) -> list[Utterance]:
     """Speak each sentence with a seeded voice, rate (140..210 words a minute) and pitch (35..65).
 
     `telephone_share` of them, between 0 and 1, lose what a telephone's 8 kHz sampling loses.
+    `timbre` is the largest share by which a clip is played faster or slower, which makes the
+    speaker smaller or larger: a cheap crowd of further voices.
     """
     generator = random.Random(seed)
     spoken = []
@@ -40,6 +47,8 @@ def render(
         voice = generator.choice(voices)
         rate, pitch = generator.randint(140, 210), generator.randint(35, 65)
         samples, hertz = say(text, voice=voice, rate=rate, pitch=pitch)
+        if timbre > 0:
+            hertz = round(hertz * generator.uniform(1.0 - timbre, 1.0 + timbre))
         if generator.random() < telephone_share:
             samples, hertz = resample(samples, hertz, 8_000), 8_000
         heard = resample(samples, hertz, HERTZ)

@@ -39,7 +39,7 @@ def all_sentences() -> list[str]:
 
 
 def split(*, train: int, held_out: int, seed: int = SEED) -> tuple[list[str], list[str]]:
-    """Draw `train` and `held_out` sentences that never meet; half of each have an adjunct.
+    """Draw `train` and `held_out` sentences that never meet, half of them with an adjunct.
 
     The held-out list does not depend on `train`, so a larger training set leaks nothing.
     """
@@ -48,7 +48,7 @@ def split(*, train: int, held_out: int, seed: int = SEED) -> tuple[list[str], li
     long = [text for text in all_sentences() if text.endswith(ADJUNCTS)]
     generator.shuffle(short)
     generator.shuffle(long)
-    if train + held_out > 2 * len(short):
-        raise ValueError(f"{train} + {held_out} sentences asked for, {2 * len(short)} at hand.")
-    mixed = [text for pair in zip(short, long, strict=False) for text in pair]
+    mixed = [text for pair in zip(short, long, strict=False) for text in pair] + long[len(short) :]
+    if train + held_out > len(mixed):
+        raise ValueError(f"{train} + {held_out} sentences asked for, the grammar has {len(mixed)}.")
     return mixed[held_out : held_out + train], mixed[:held_out]
