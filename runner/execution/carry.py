@@ -11,7 +11,7 @@ from dataclasses import replace
 from runner.execution import failures, finish, process
 from runner.execution.attempt import failed
 from runner.execution.failures import RETRIES, Cancelled, Stop
-from runner.execution.order import Executor, JobFunction, Order, Outcome
+from runner.execution.order import Executor, JobFunction, Outcome
 from runner.execution.results import StepResult, blocked, is_unchanged, unchanged
 from runner.execution.share import share_of
 from runner.execution.signals import Signals
@@ -156,24 +156,29 @@ class _Apply:
             share = share_of(step, self._capacity)
             task = Task(step, store=self._store, lease=lease, share=share, watch=self._watch, job=self._job)
             finish.check_inputs(task.inputs, self._store)
-            order = task.next_order(self._executor.name)
             self._tasks[step.name] = task
             del self._waiting[step.name]
             undo.pop_all()  # from here on the task holds the lease
-        self._submit(task, order)
+        self._attempt(task)
 
     # steps at work
 
-    def _submit(self, task: Task, order: Order) -> None:
+    def _attempt(self, task: Task) -> None:
         assert self._executor is not None
-        if self._signals.asked:
-            task.ask_to_end()
-        self._executor.submit(order)
+        try:
+            order = task.next_order(self._executor.name)
+            if self._signals.asked:
+                task.ask_to_end()
+            self._executor.submit(order)
+        except Exception as error:  # the lease lost, the disk full, ray gone: whatever it is, it ends this step alone
+            self._take(task, replace(failed(error), again=False))
 
     def _collect(self) -> None:
         if self._executor is None or not self._tasks:
             return
         self._try_again()
+        if not self._tasks:
+            return
         ended = self._executor.finished(wait_s=TICK_S)
         for order, outcome in ended:
             self._take(self._tasks[order.step.name], outcome)
@@ -181,14 +186,13 @@ class _Apply:
             time.sleep(TICK_S)
 
     def _try_again(self) -> None:
-        assert self._executor is not None
         for task in list(self._tasks.values()):
             if task.again_at is None:
                 continue
             if self._signals.asked or task.asked_to_end:
                 self._take(task, Outcome(state="cancelled", exit_code=130))
             elif time.monotonic() >= task.again_at:
-                self._submit(task, task.next_order(self._executor.name))
+                self._attempt(task)
 
     def _take(self, task: Task, outcome: Outcome) -> None:
         """An attempt ended: publish, try again, or let the step fail."""
@@ -233,7 +237,8 @@ class _Apply:
         try:
             for task in self._tasks.values():
                 task.end_hard(reason)
-            process.end_descendants(self._spared)
+            spare = frozenset() if self._executor is None else self._executor.spare
+            process.end_descendants(self._spared | spare)
             self._progress.say("stopped hard; apply again to go on")
         finally:
             os._exit(code)

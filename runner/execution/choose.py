@@ -1,4 +1,4 @@
-"""Which executor carries an apply out."""
+"""Which executor carries an apply out: ray, unless `--local` asks for this process. Inline is never a fallback."""
 
 from __future__ import annotations
 

@@ -5,18 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import shutil
 import signal
 import socket
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import runner
-from runner.execution import failures, process
+from runner.execution import failures
 from runner.plan.capacity import GB, Capacity, Node, local_capacity
 from runner.schema.errors import InfeasibleError
 
@@ -30,10 +28,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where ray is: an address to join, or a folder for one that is started here."""
+    """Where ray is: at an address to join, or here, started by us."""
 
     address: str | None
-    folder: Path | None
+    token: Path | None  # in the folder of a ray of our own
 
 
 def prepare(address: str | None) -> Place:
@@ -49,8 +47,7 @@ def prepare(address: str | None) -> Place:
     )
     if address is not None:
         _knock(address)
-        return Place(address=address, folder=None)
-    _sweep()
+        return Place(address=address, token=None)
     folder = Path(tempfile.mkdtemp(prefix=f"{TEMP}{os.getpid()}-", dir=_short_temp()))
     token = folder / "token"
     with os.fdopen(os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -61,13 +58,13 @@ def prepare(address: str | None) -> Place:
         # the node's address becomes 127.0.0.1; otherwise ray listens on every interface (2.60, seen with `ss -ltn`)
         RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",
     )
-    return Place(address=None, folder=folder)
+    return Place(address=None, token=token)
 
 
 def options(place: Place) -> dict[str, Any]:
     """Arguments of ``ray.init``."""
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
-    if place.folder is None:
+    if place.token is None:
         path = os.environ["PYTHONPATH"]
         return quiet | {"address": place.address, "runtime_env": {"env_vars": {"PYTHONPATH": path} if path else {}}}
     node = local_capacity().nodes[0]
@@ -77,27 +74,8 @@ def options(place: Place) -> dict[str, Any]:
         "num_cpus": node.cpus,
         "num_gpus": sum(node.gpus.values()),
         "object_store_memory": OBJECT_STORE_BYTES,
-        "_temp_dir": str(place.folder),
+        "_temp_dir": str(place.token.parent),
     }
-
-
-def remove(place: Place) -> None:
-    """Remove the files of a ray of our own, after its end."""
-    if place.folder is not None:
-        shutil.rmtree(place.folder, ignore_errors=True)
-
-
-def end_all() -> None:
-    """Kill the ray that this process is a worker of, when it is one of ours: its apply was killed.
-
-    Ray's daemons go by themselves, but two of its helpers stay for a minute (2.60).
-    """
-    token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", ""))
-    if token.parent.name.startswith(TEMP):
-        for pid in process.with_environment(f"RAY_AUTH_TOKEN_PATH={token}"):
-            if pid != os.getpid():
-                process.kill(pid)
-        shutil.rmtree(token.parent, ignore_errors=True)
 
 
 def capacity_of(nodes: list[Mapping[str, Any]]) -> Capacity:
@@ -140,15 +118,6 @@ def _with_checkout(path: str) -> str:
 def _short_temp() -> str:
     folder = tempfile.gettempdir()
     return folder if len(folder) <= 20 else "/tmp"
-
-
-def _sweep() -> None:
-    """Remove folders of applies that were killed."""
-    for folder in Path(_short_temp()).glob(f"{TEMP}*"):
-        pid = folder.name.removeprefix(TEMP).partition("-")[0]
-        if pid.isdigit() and not Path(f"/proc/{pid}").exists() and folder.stat().st_uid == os.getuid():
-            old = time.time() - folder.stat().st_mtime > 60  # its raylet needs some seconds to notice
-            shutil.rmtree(folder, ignore_errors=True) if old else None
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ class Inline:
     """Runs each order where it is submitted. ``hard`` is the last resort when a job does not stop."""
 
     name = "inline"
+    spare: frozenset[int] = frozenset()
 
     def __init__(self, *, hard: Callable[[Stop], None]) -> None:
         self._hard = hard

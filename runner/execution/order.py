@@ -11,7 +11,6 @@ from runner.execution.share import Share
 from runner.plan.capacity import Capacity
 from runner.plan.step import Step
 from runner.schema.errors import FailureClass
-from runner.store.owner import Owner
 
 JobFunction = Callable[[Any, Context], Result]
 
@@ -28,7 +27,6 @@ class Order:
     began: float  # start of the first attempt, seconds since 1970
     share: Share
     timeout_s: float
-    owner: Owner  # the process of the apply: the attempt ends with it
     executor: str
     job: JobFunction | None = None  # instead of the kind's own: for tests
 
@@ -63,6 +61,7 @@ class Executor(Protocol):
     """Carries orders out. One apply has one executor and uses it from one thread."""
 
     name: str
+    spare: frozenset[int]  # pids of its processes that end by themselves, last
 
     def capacity(self) -> Capacity:
         """What there is to run on."""

@@ -7,16 +7,13 @@ import ctypes
 import os
 import signal
 import sys
-import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from runner.store.owner import Owner, me
+from runner.store.owner import Owner
 
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
-LOOK_S = 0.5
 
 
 def owner_of(data: Any) -> Owner | None:
@@ -25,11 +22,6 @@ def owner_of(data: Any) -> Owner | None:
         return Owner(**data)
     except TypeError:
         return None
-
-
-def is_gone(owner: Owner | None) -> bool:
-    """Whether a process is known to have ended."""
-    return owner is not None and owner.state() == "dead"
 
 
 def descendants(pid: int) -> list[int]:
@@ -76,42 +68,12 @@ def end(owner: Owner, *, within_s: float) -> None:
         kill(owner.pid)
 
 
-def die_with(owner: Owner, *, last: Callable[[], None] = lambda: None) -> Callable[[], None]:
-    """End this process, after ``last``, as soon as ``owner`` is gone: its apply was killed. The answer stops that.
-
-    Ray needs some seconds to notice a killed driver: time enough to work behind the back of the next apply.
-    """
-    stopped = threading.Event()
-
-    def watch() -> None:
-        while not stopped.wait(LOOK_S):
-            if is_gone(owner):
-                try:
-                    last()
-                finally:
-                    os._exit(1)
-
-    if owner.pid != me().pid:
-        threading.Thread(target=watch, daemon=True, name="die-with-owner").start()
-    return stopped.set
-
-
 def kill(pid: int) -> None:
     """SIGKILL, when it is still there."""
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         return
-
-
-def with_environment(setting: str) -> list[int]:
-    """Pids of the processes of this user that were started with ``NAME=value`` in their environment."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # it ended, or belongs to somebody else
-            if setting.encode() in (entry / "environ").read_bytes().split(b"\0"):
-                found.append(int(entry.name))
-    return found
 
 
 def _reap(pid: int) -> bool:

@@ -12,14 +12,13 @@ from typing import Any
 import ray
 
 from runner.context import Pool
-from runner.execution import attempt, cluster, events, failures
+from runner.execution import attempt, cluster, events, failures, guard
 from runner.execution.alarm import CANCEL, GRACE_S
 from runner.execution.attempt import Tools
 from runner.execution.cluster import Place
 from runner.execution.failures import Stop
 from runner.execution.order import Order, Outcome
 from runner.execution.pool import SoloPool
-from runner.execution.process import die_with
 from runner.execution.ray_pool import RayPool
 from runner.plan.capacity import Capacity
 from runner.schema.errors import InfeasibleError
@@ -51,12 +50,14 @@ class Ray:
         self._place = place
         self._running: dict[Any, _Running] = {}
         self._look_again = 0.0  # time.monotonic()
+        self._guard = None if place.token is None else guard.start(place.token)
+        self.spare = frozenset() if self._guard is None else frozenset({self._guard.pid})
         say("starting ray (local)" if place.address is None else f"joining ray at {place.address}")
         try:
             with cluster.own_signals():
                 ray.init(**cluster.options(place))
         except Exception as error:  # whatever it is: a port, a version, a time-out of ray's own
-            cluster.remove(place)
+            self.close()
             what = "can't start ray here" if place.address is None else f"can't join ray at {place.address!r}"
             raise InfeasibleError(f"{what}: {failures.describe(error)}; --local runs without it") from error
 
@@ -76,7 +77,7 @@ class Ray:
         }
         if alone and share.memory_gb:
             options["memory"] = int(share.memory_gb * 1e9)
-        if alone and share.gpus and share.accelerator and self._place.folder is None:
+        if alone and share.gpus and share.accelerator and self._place.token is None:
             options["accelerator_type"] = share.accelerator
         reference = ray.remote(_carry).options(**options).remote(order)
         folder = open_store(order.store).run_folder(order.run)
@@ -100,7 +101,8 @@ class Ray:
     def close(self) -> None:
         """Leave the cluster; ends the one that was started here."""
         ray.shutdown()
-        cluster.remove(self._place)
+        if self._guard is not None:
+            guard.stop(self._guard)
 
     def _without_machines(self) -> Sequence[tuple[Order, Outcome]] | None:
         """Attempts that wait for a place when no machine is left to give them one; what runs already may go on."""
@@ -147,13 +149,9 @@ def _carry(order: Order) -> Outcome:
     def pool(tools: Tools) -> Pool:
         if order.share.workers == 1:
             return SoloPool(1, tools.check)
-        return RayPool(order.share, owner=order.owner, folder=tools.folder, log=tools.log, check=tools.check)
+        return RayPool(order.share, folder=tools.folder, log=tools.log, check=tools.check)
 
-    stop_watching = die_with(order.owner, last=cluster.end_all)
-    try:
-        return attempt.carry_out(order, pool=pool, hard=_hard)
-    finally:
-        stop_watching()
+    return attempt.carry_out(order, pool=pool, hard=_hard)
 
 
 def _hard(_reason: Stop) -> None:

@@ -14,10 +14,8 @@ from ray.exceptions import OutOfMemoryError, RayActorError, RayError
 
 from runner.context import Worker
 from runner.execution import capture, failures, limits
-from runner.execution.process import die_with
 from runner.execution.share import Share
 from runner.schema.errors import FailureClass, JobError
-from runner.store.owner import Owner
 
 MAX_DEATHS = 3  # on one item, or before a worker was ready
 IN_FLIGHT = 2  # items per worker: one is worked on, the next lies ready
@@ -36,10 +34,9 @@ class _Error:
 class _Seat:
     """The process of one worker."""
 
-    def __init__(self, *, log: Path, owner: Owner, threads: int, gpus: float) -> None:
+    def __init__(self, *, log: Path, threads: int, gpus: float) -> None:
         capture.redirect_for_ever(log)
         limits.apply(threads=threads, gpus=gpus)
-        die_with(owner)
         self._worker: Worker | None = None
 
     def start(self, make: Callable[[], Worker]) -> _Error | None:
@@ -69,12 +66,9 @@ class _Member:
 class RayPool:
     """Carries out items on ``share.workers`` actors; see ``runner.context.Pool``."""
 
-    def __init__(
-        self, share: Share, *, owner: Owner, folder: Path, log: Callable[[str], None], check: Callable[[], None]
-    ) -> None:
+    def __init__(self, share: Share, *, folder: Path, log: Callable[[str], None], check: Callable[[], None]) -> None:
         self.workers = share.workers
         self._share = share
-        self._owner = owner
         self._log_file = folder / capture.FILE
         self._log = log
         self._check = check
@@ -99,7 +93,7 @@ class RayPool:
         if share.memory_gb:
             options["memory"] = int(share.memory_gb * 1e9)
         seat = ray.remote(_Seat).options(**options)
-        return seat.remote(log=self._log_file, owner=self._owner, threads=share.threads, gpus=share.gpus)
+        return seat.remote(log=self._log_file, threads=share.threads, gpus=share.gpus)
 
 
 class _Round:

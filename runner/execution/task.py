@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from dataclasses import replace
@@ -9,7 +10,7 @@ from dataclasses import replace
 from runner.execution import events, process, runs
 from runner.execution.alarm import CANCEL
 from runner.execution.attempt import spec_of
-from runner.execution.events import Writer
+from runner.execution.events import Type, Writer
 from runner.execution.failures import Cancelled, Stop
 from runner.execution.finish import next_version
 from runner.execution.inputs import Inputs
@@ -18,6 +19,7 @@ from runner.execution.results import StepResult
 from runner.execution.share import Share, timeout_s
 from runner.execution.watch import Watch
 from runner.plan.step import Step
+from runner.schema.errors import StoreError
 from runner.store.leases import Lease
 from runner.store.local import Store
 from runner.store.owner import me
@@ -58,7 +60,7 @@ class Task:
             self._watch.add(self.step.name, folder / events.FILE)
             self._writer = Writer(folder / events.FILE, run.id)
         self._run, self._attempt = run.id, run.attempts
-        self._write("queued", executor=executor)
+        self._write("state", state="queued", executor=executor)
         self.tries += 1
         self.again_at = None
         seen = runs.of_id(self._store, run.id)
@@ -71,7 +73,6 @@ class Task:
             began=seen.started if seen is not None and seen.started is not None else time.time(),
             share=self.share,
             timeout_s=timeout_s(self.step),
-            owner=me(),
             executor=executor,
             job=self._job,
         )
@@ -87,46 +88,46 @@ class Task:
 
     def note(self, outcome: Outcome, *, again: bool) -> None:
         """Write why an attempt failed, and whether there is another one."""
-        assert self._writer is not None
-        self._writer.write(
-            "error", failure=outcome.failure, message=outcome.message, attempt=self._attempt, again=again
-        )
+        self._write("error", failure=outcome.failure, message=outcome.message, again=again)
 
     def wait(self, seconds: float) -> None:
         """Try again after ``seconds``."""
         self.again_at = time.monotonic() + seconds
-        self._write("queued", wait_s=seconds)
+        self._write("state", state="queued", wait_s=seconds)
 
     def end(self, result: StepResult) -> StepResult:
         """Write the end into the stream and give the name back; the result with what the task knows."""
         if result.action == "cancelled":
-            self._write("cancelled")
+            self._write("state", state="cancelled")
         elif result.failure is not None or result.exit_code:
-            self._write("failed", failure=result.failure, message=result.message)
+            self._write("state", state="failed", failure=result.failure, message=result.message)
         else:
-            self._write("succeeded", artifact=result.artifact)
+            self._write("state", state="succeeded", artifact=result.artifact)
         self.release()
         seconds = round(time.monotonic() - self._began, 3)
-        return replace(result, run=self._run, attempts=self._attempt, seconds=seconds)
+        return replace(result, run=self._run or None, attempts=self._attempt, seconds=seconds)
 
     def end_hard(self, reason: Stop) -> None:
         """The same for an apply that is about to end itself."""
         if isinstance(reason, Cancelled):
-            self._write("cancelled")
+            self._write("state", state="cancelled")
         else:
-            self._write("failed", failure="Timeout", message=str(reason))
+            self._write("state", state="failed", failure="Timeout", message=str(reason))
         self.release()
 
     def release(self) -> None:
         """Give the name back and close the stream."""
-        self.lease.release()
+        with contextlib.suppress(StoreError):  # a full disk: the end of this process gives it back
+            self.lease.release()
         if self._writer is not None:
             self._writer.close()
             self._writer = None
 
-    def _write(self, state: str, **more: object) -> None:
-        assert self._writer is not None
-        self._writer.write("state", state=state, attempt=self._attempt, **more)
+    def _write(self, kind: Type, **fields: object) -> None:
+        if self._writer is None:
+            return  # it failed before it had a run
+        with contextlib.suppress(OSError):  # a full disk: the result of the step says what the stream cannot
+            self._writer.write(kind, attempt=self._attempt, **fields)
 
     def _make_way(self) -> None:
         """End what a killed apply left over, and drop checkpoints of a failure that would only come again."""

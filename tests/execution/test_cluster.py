@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from runner.execution import cluster
+from runner.execution import cluster, guard
 from runner.schema.errors import InfeasibleError
-from tests.e2e.helpers import ROOT, environment
+from tests.e2e.helpers import ROOT
 
 
 def test_capacity_is_read_from_the_nodes() -> None:
@@ -31,43 +31,34 @@ def test_an_address_where_nobody_is_fails_at_once(address: str, monkeypatch: pyt
         cluster.prepare(address)
 
 
-def test_a_ray_of_our_own_gets_a_token_that_only_its_user_reads() -> None:
-    code = (
-        "import os; from runner.execution import cluster; p = cluster.prepare(None);"
-        "t = os.environ['RAY_AUTH_TOKEN_PATH'];"
-        "print(p.folder, oct(os.stat(t).st_mode & 0o777), oct(p.folder.stat().st_mode & 0o777), open(t).read());"
-        "print(os.environ['RAY_USAGE_STATS_ENABLED'], os.environ['RAY_AUTH_MODE'], os.environ['PYTHONPATH']);"
-        "cluster.remove(p); print(p.folder.exists())"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env=environment(PYTHONPATH=""),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    first, second, third = done.stdout.splitlines()
-    folder, token_mode, folder_mode, token = first.split()
-    assert (token_mode, folder_mode, len(token)) == ("0o600", "0o700", 64)
-    assert len(folder) < 40, "a socket's path below it may have 107 characters"
-    assert second.split() == ["0", "token", str(ROOT)]
-    assert third == "False"
-
-
-def test_a_folder_of_a_killed_apply_is_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "_short_temp", lambda: str(tmp_path))
-    dead = tmp_path / f"{cluster.TEMP}999999999-x"
-    alive = tmp_path / f"{cluster.TEMP}{os.getpid()}-x"
-    fresh = tmp_path / f"{cluster.TEMP}999999998-x"
-    for folder in (dead, alive, fresh):
-        folder.mkdir()
-        (folder / "log").touch()
-    for folder in (dead, alive):
-        os.utime(folder, (1, 1))
-    monkeypatch.setattr(os, "environ", dict(os.environ))
+def test_a_ray_of_our_own_gets_a_token_that_only_its_user_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {"PYTHONPATH": ""})
     place = cluster.prepare(None)
-    assert not dead.exists()
-    assert alive.exists()
-    assert fresh.exists()
-    cluster.remove(place)
+    assert place.token is not None
+    assert os.environ["RAY_AUTH_TOKEN_PATH"] == str(place.token)
+    assert (os.environ["RAY_AUTH_MODE"], os.environ["RAY_USAGE_STATS_ENABLED"]) == ("token", "0")
+    assert os.environ["PYTHONPATH"] == str(ROOT)
+    assert place.token.stat().st_mode & 0o777 == 0o600
+    assert place.token.parent.stat().st_mode & 0o777 == 0o700
+    assert len(place.token.read_text()) == 64
+    assert len(str(place.token.parent)) < 40, "a socket's path below it may have 107 characters"
+    guard.clean(place.token)
+    assert not place.token.parent.exists()
+
+
+def test_the_guard_ends_what_carries_the_token_when_its_input_closes(tmp_path: Path) -> None:
+    token = tmp_path / "ray" / "token"
+    token.parent.mkdir()
+    token.touch()
+    environment = {"RAY_AUTH_TOKEN_PATH": str(token)}
+    ours = subprocess.Popen(["sleep", "1000"], env=environment, start_new_session=True)
+    other = subprocess.Popen(["sleep", "1000"], env={"RAY_AUTH_TOKEN_PATH": f"{token}2"})
+    guarding = guard.start(token)
+    time.sleep(0.3)
+    assert ours.poll() is None, "it waits for the end of its apply"
+    guard.stop(guarding)
+    assert ours.wait(timeout=5) == -9
+    assert other.poll() is None
+    assert not token.parent.exists()
+    other.kill()
+    other.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import threading
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from runner.execution import events, runs
 from runner.execution.alarm import CANCEL
-from runner.schema.errors import InfeasibleError
+from runner.schema.errors import InfeasibleError, StoreError
 from runner.store.local import Store
 from runner.ui.progress import Lines
 from tests.execution import toys
@@ -217,3 +218,24 @@ def test_the_pool_of_one_process_gives_every_position(tmp_path: Path) -> None:
     result, _ = apply_one(tmp_path, toys.pids, compute={"workers": 2})
     assert result.metrics["processes"] == 1
     assert result.metrics["seen"] == [["1", ""]]
+
+
+def test_a_full_disk_fails_the_step_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("runner.execution.task.Writer.write", full)
+    plan, store = planned(tmp_path, spec("one"), spec("two", precision="fp32"))
+    results = applied(plan, store, toys.write)
+    assert [(r.action, r.failure, r.exit_code) for r in results] == [("failed", "DiskFull", 1)] * 2
+    assert store.holder("one") is None
+
+
+def test_a_step_that_cannot_begin_has_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise StoreError("the store is read-only")
+
+    monkeypatch.setattr("runner.store.local.Store.start_run", refused)
+    result, store = apply_one(tmp_path, toys.write)
+    assert (result.action, result.message, result.run) == ("failed", "the store is read-only", None)
+    assert store.holder("toy") is None

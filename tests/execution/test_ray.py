@@ -53,8 +53,8 @@ def make() -> Iterator[Make]:
     yield lambda _hard: _Shared(executor)
     executor.close()
     assert not process.end_descendants()
-    assert place.folder is not None
-    assert not place.folder.exists()
+    assert place.token is not None
+    assert not place.token.parent.exists()
 
 
 def _one(tmp_path: Path, make: Make, job: JobFunction, **fields: Any) -> tuple[StepResult, Store]:
@@ -89,6 +89,8 @@ def test_ray_and_inline_make_the_same_manifest(tmp_path: Path, make: Make) -> No
         data = manifest.to_json()
         assert data["run"].pop("executor") == ("inline" if maker is None else "ray")
         data["spec"]["compute"].pop("workers")
+        for key in ("commit", "dirty"):  # the checkout may move while the test runs
+            data["code"].pop(key)
         for key in ("environment", "run", "records"):  # records: timings, and a report that tells them
             data.pop(key)
         manifests.append(data)
@@ -96,10 +98,12 @@ def test_ray_and_inline_make_the_same_manifest(tmp_path: Path, make: Make) -> No
 
 
 def test_a_pool_uses_as_many_processes_as_workers(tmp_path: Path, make: Make) -> None:
-    result, _ = _one(tmp_path, make, toys.pids, compute={"workers": 2})
+    result, store = _one(tmp_path, make, toys.pids, compute={"workers": 2})
     assert result.action == "created", result.message
     assert result.metrics["processes"] == 2
     assert result.metrics["seen"] == [["1", ""], ["1", ""]]
+    assert result.run
+    assert (store.run_folder(result.run) / "log.txt").read_text().count("printed by a worker") == 20
 
 
 def test_a_dead_worker_is_replaced_and_its_item_done_by_another(tmp_path: Path, make: Make) -> None:

@@ -130,6 +130,7 @@ def pids(spec: Any, ctx: Context) -> Result:
 
 class _Who:
     def __call__(self, item: int) -> list[Any]:
+        print("printed by a worker")
         time.sleep(0.05)
         return [os.getpid(), os.environ.get("OMP_NUM_THREADS"), os.environ.get("CUDA_VISIBLE_DEVICES")]
 
