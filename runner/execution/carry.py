@@ -12,7 +12,7 @@ from runner.execution import failures, finish, process
 from runner.execution.attempt import failed
 from runner.execution.failures import RETRIES, Cancelled, Stop
 from runner.execution.order import Executor, JobFunction, Outcome
-from runner.execution.results import StepResult, blocked, is_unchanged, unchanged
+from runner.execution.results import Action, StepResult, blocked, is_unchanged, unchanged
 from runner.execution.share import share_of
 from runner.execution.signals import Signals
 from runner.execution.task import Task
@@ -82,11 +82,11 @@ class _Apply:
         """Leave nothing open: leases, streams, processes."""
         for task in self._tasks.values():  # only when an error of ours comes through here
             task.release()
+        self._watch.close()
+        self._progress.close()
         if self._executor is not None:
             self._executor.close()
             process.end_descendants(self._spared)
-        self._watch.close()
-        self._progress.close()
 
     def _start(self, make_executor: Callable[[LastResort], Executor], *, here: bool) -> None:
         if here:
@@ -240,9 +240,10 @@ class _Apply:
             spare = frozenset() if self._executor is None else self._executor.spare
             process.end_descendants(self._spared | spare)
             self._progress.say("stopped hard; apply again to go on")
+            self._progress.close()  # a terminal gets its cursor back
         finally:
             os._exit(code)
 
 
-def _ended(step: Step, action: str, code: int, message: str) -> StepResult:
-    return StepResult(name=step.name, kind=step.kind, action=action, exit_code=code, message=message)  # type: ignore[arg-type]
+def _ended(step: Step, action: Action, code: int, message: str) -> StepResult:
+    return StepResult(name=step.name, kind=step.kind, action=action, exit_code=code, message=message)
