@@ -14,6 +14,7 @@ from runner.schema.marks import BLOCK, NEUTRAL
 class Job(Block):
     """One spec: one YAML document of one kind."""
 
+    tasks: ClassVar[tuple[str, ...]] = ()  # what its model must be able to do; families of the registry name theirs
     code_version: ClassVar[int] = 1  # part of the fingerprint; raised when the same spec would give other files
 
     apiVersion: Annotated[Literal["runner/v1"], NEUTRAL] = "runner/v1"  # noqa: N815 (the name users know from Kubernetes)

@@ -25,6 +25,11 @@ def job_class(kind: str) -> type[Job]:
     return found
 
 
+def kinds_for(task: str) -> tuple[str, ...]:
+    """Kinds of job that take a model of ``task``."""
+    return tuple(kind for kind in kinds() if task in job_class(kind).tasks)
+
+
 def kind_of(job: type[Job]) -> str:
     """Name of the kind that ``job`` describes."""
     (name,) = get_args(job.model_fields["kind"].annotation)

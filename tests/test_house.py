@@ -8,11 +8,13 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from runner.cli.main import main
 from runner.schema import discover, load
 
 ROOT = Path(__file__).parents[1]
@@ -161,3 +163,16 @@ def test_the_readme_names_every_folder_and_every_verb() -> None:
     assert not [v for v in verbs if not re.search(rf"\b{v}\b", text)]
     folders = [p.name for p in (ROOT / "runner").iterdir() if p.is_dir() and not p.name.startswith("_")]
     assert not [f for f in folders if f"{f}/" not in text]
+
+
+def test_the_schema_for_editors_is_up_to_date() -> None:
+    assert main(["schema", "--check", str(ROOT / "specs" / "runner.schema.json")]) == 0
+
+
+def test_every_dependency_is_imported() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    declared = {re.split(r"[\[<>=]", word)[0] for word in [*project["dependencies"], *extras["asr"], *extras["ray"]]}
+    modules = {"pyyaml": "yaml"}
+    imported = {name.split(".")[0] for _, path in _modules() for name, _ in _imports(path)}
+    assert not {name for name in declared if modules.get(name, name) not in imported}

@@ -142,7 +142,7 @@ def _one_language(file: Path, vocabulary: Mapping[str, Any], language: str | Non
     near = get_close_matches(language or "", nested, n=3, cutoff=0.3) or sorted(nested)[:8]
     raise _invalid(
         f"{file} has no vocabulary for language {language!r}: it has {len(nested)}, such as {', '.join(near)}; "
-        "set decode.language to one of them"
+        "set model.adapter to one of them"
     )
 
 

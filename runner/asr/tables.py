@@ -8,7 +8,7 @@ from runner.asr.batches import Plan
 from runner.asr.score import Scores
 from runner.asr.sizing import Sizing
 from runner.asr.writer import TABLE_ROWS, Summary
-from runner.context import LedgerLine, Table
+from runner.context import LedgerLine, Plot, Table
 
 Fields = dict[str, Any]
 COLUMNS = ("recording", "part", "status", "text", "confidence", "seconds", "reference", "wrong words")
@@ -47,10 +47,37 @@ def _errors(scored: Scores) -> list[Table]:
     ]
     columns = ("convention", "of", "error rate", "from", "to", "errors", "references")
     found = [Table(title="Error rates", columns=columns, rows=rates, note="95% bootstrap intervals over recordings")]
+    if scored.worst:
+        worst = [(w.key, w.words.errors, w.words.references, w.reference, w.hypothesis) for w in scored.worst]
+        shown = ("recording", "wrong words", "words", "said", "heard")
+        found.append(Table(title="Worst recordings", columns=shown, rows=list(worst)))
     if scored.confusions:
         rows = [(c.reference or "(nothing)", c.hypothesis or "(nothing)", c.count) for c in scored.confusions]
         found.append(Table(title="Words confused", columns=("said", "heard", "times"), rows=list(rows)))
     return found
+
+
+def plots(summary: Summary) -> tuple[Plot, ...]:
+    """How sure the model was of the recordings, and where the time went."""
+    tenths = range(10)
+    sure = Plot(
+        title="Confidence",
+        kind="bar",
+        x=[f"{tenth / 10:.1f}" for tenth in tenths],
+        y=[float(summary.confidences[tenth]) for tenth in tenths],
+        x_label="mean confidence of a recording, from",
+        y_label="recordings",
+    )
+    stages = sorted(summary.stages)
+    spent = Plot(
+        title="Time by stage",
+        kind="bar",
+        x=list(stages),
+        y=[summary.stages[stage] / 1000 for stage in stages],
+        x_label="stage",
+        y_label="seconds, summed over workers",
+    )
+    return (*((sure,) if summary.confidences else ()), spent)
 
 
 def ledger(about: Fields, *, plan: Plan, size: Sizing) -> tuple[LedgerLine, ...]:

@@ -28,6 +28,7 @@ class Summary:
     classes: Counter[str] = field(default_factory=Counter)  # of errors
     audio_s: float = 0.0
     confidence_sum: float = 0.0
+    confidences: Counter[int] = field(default_factory=Counter)  # recordings with text, by tenth: 9 is 0.9 to 1
     words: int = 0
     stages: Counter[str] = field(default_factory=Counter)  # milliseconds
     failed_rows: list[tuple[Any, ...]] = field(default_factory=list)
@@ -91,6 +92,7 @@ def _count(summary: Summary, record: Fields, timing: Fields) -> None:
         summary.audio_s += record["duration_s"]
     if record["status"] == "ok":
         summary.confidence_sum += record["confidence"]
+        summary.confidences[min(9, int(record["confidence"] * 10))] += 1
     summary.words += len(record["text"].split())
     summary.stages.update(timing["timing_ms"])
 

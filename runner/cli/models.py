@@ -15,6 +15,7 @@ from runner.registry.resolve import resolve
 from runner.report.text import size, value
 from runner.schema import reference
 from runner.schema.errors import UsageError
+from runner.schema.kinds import kinds_for
 from runner.store.local import open_store
 
 SHOWN = ("vocab_size", "hidden", "layers", "sample_rate", "stride_ms", "receptive_samples", "mask", "normalise")
@@ -71,7 +72,7 @@ def _family(family: Family) -> dict[str, Any]:
     return {
         "family": family.name,
         "title": family.title,
-        "kinds": list(family.kinds),
+        "kinds": list(kinds_for(family.task)),
         "task": family.task,
         "features": family.features,
         "model_types": list(family.model_types),
@@ -84,7 +85,7 @@ def _family(family: Family) -> dict[str, Any]:
 
 def _family_lines(family: Family) -> list[str]:
     return [
-        f"{family.name:<16} {family.title} ({', '.join(family.kinds)})",
+        f"{family.name:<16} {family.title} ({', '.join(kinds_for(family.task))})",
         *(f"{'':<16} - {text}" for text in ((family.languages,) if family.languages else ()) + family.limits),
     ]
 
@@ -100,11 +101,11 @@ def _resolved(model: Resolved) -> dict[str, Any]:
         "weights": model.weights,
         "facts": model.facts,
         "files": [{"path": path, "size": count} for path, count in model.files],
-        "kinds": list(model.family.kinds),
+        "kinds": list(kinds_for(model.family.task)),
         "languages": model.family.languages,
         "limits": list(model.family.limits),
         "patches": [],  # kernels that would be put in: none exist for these families
-        "forecast": {"estimate": True, **{kind: estimate((), (model,)) for kind in model.family.kinds}},
+        "forecast": {"estimate": True, **{kind: estimate((), (model,)) for kind in kinds_for(model.family.task)}},
         "actions": _actions(model),
     }
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 
-from runner.asr import batches, recordings, subtitles, windows, writer
+from runner.asr import batches, recordings, windows, writer
 from runner.asr.collector import Collector
 from runner.asr.layout import Layout
 from runner.asr.pieces import Answer, Setup, Source
@@ -19,7 +19,7 @@ from runner.asr.recordings import Clip, Recording
 from runner.asr.score import Scorer, Scores
 from runner.asr.sizing import Sizing, sizing
 from runner.asr.spool import Spool
-from runner.asr.tables import ledger, tables
+from runner.asr.tables import ledger, plots, tables
 from runner.asr.transcriber import Transcriber
 from runner.asr.writer import Summary
 from runner.context import Context, Result
@@ -29,21 +29,22 @@ from runner.schema.errors import JobError
 from runner.schema.jobs.asr_transcribe import AsrTranscribe
 
 Fields = dict[str, Any]
+WHISPER_S = 30.0
 
 
 def run(spec: AsrTranscribe, ctx: Context) -> Result:
     """Transcribe every recording of ``spec``; see ``runner.asr`` for the parts."""
-    subtitles.check(spec.outputs, timestamps=spec.decode.timestamps)
     model = _model(spec, ctx)
     setup = _setup(spec, ctx, model)
     began = time.perf_counter()
     clips = list(_clips(spec, ctx))
+    _check_texts(spec, clips)
     found = _listed(spec, ctx, clips, setup)
     probed_s = time.perf_counter() - began
     layout = Layout(found, _cut(spec, setup))
     size = _sizing(spec, ctx, model)
     plan = batches.plan(layout.lengths, size.size(rate=setup.source.rate, windows=spec.batch.files))
-    spool = Spool(ctx.checkpoints, items=len(found), plan=layout.digest())
+    spool = Spool(ctx.checkpoints, items=len(found), plan=f"{layout.digest()} on {ctx.device}")
     try:
         _transcribe(spool, ctx, layout=layout, found=found, plan=plan, setup=setup)
         scorer = Scorer() if any(clip.text is not None for clip in clips) else None
@@ -65,6 +66,7 @@ def run(spec: AsrTranscribe, ctx: Context) -> Result:
         intervals=scores.intervals() if scores else {},
         ledger=ledger(_about(ctx), plan=plan, size=size),
         tables=tables(summary, scored=scores),
+        plots=plots(summary),
         timings={"probe": probed_s, **{stage: ms / 1000 for stage, ms in summary.stages.items()}},
         notes=_notes(summary),
         failure=_failure(spec, summary),
@@ -96,6 +98,12 @@ def _setup(spec: AsrTranscribe, ctx: Context, model: Resolved) -> Setup:
         allow_pickle=spec.model.allow_pickle,
         trust_remote_code=spec.model.trust_remote_code,
     )
+    if model.family.task == "ctc" and spec.decode.language is not None:
+        raise JobError(
+            f"decode.language is {spec.decode.language!r}, but a {model.family.name} model is not told a language: "
+            "remove it (a language of MMS is chosen with model.adapter)",
+            failure="ModelInvalid",
+        )
     return Setup(
         source=source,
         task=model.family.task,
@@ -116,6 +124,17 @@ def _clips(spec: AsrTranscribe, ctx: Context) -> Iterator[Clip]:
     return recordings.from_manifest(ctx.inputs["data.manifest"].path, root=root)
 
 
+def _check_texts(spec: AsrTranscribe, clips: Sequence[Clip]) -> None:
+    """Gates on error rates need texts: say so before the work, not after it."""
+    names = [name for name in ("max_wer", "max_cer") if getattr(spec.gates, name) is not None]
+    if names and not any(clip.text for clip in clips):
+        raise JobError(
+            f"gates.{names[0]} is set, but none of the {len(clips)} recordings has a text to compare with: "
+            "give data.manifest with a text column, or remove the gate",
+            failure="DataInvalid",
+        )
+
+
 def _listed(spec: AsrTranscribe, ctx: Context, clips: list[Clip], setup: Setup) -> list[Recording]:
     source = setup.source
     found = recordings.recordings(
@@ -133,10 +152,14 @@ def _listed(spec: AsrTranscribe, ctx: Context, clips: list[Clip], setup: Setup) 
 
 def _cut(spec: AsrTranscribe, setup: Setup) -> windows.Cut:
     source = setup.source
-    length_s = min(spec.window.length_s, 30.0) if setup.task == "seq2seq" else spec.window.length_s
+    if setup.task == "seq2seq" and spec.window.length_s > WHISPER_S:
+        raise JobError(
+            f"window.length_s is {spec.window.length_s:g}, but whisper hears at most {WHISPER_S:g} s at once",
+            failure="ModelInvalid",
+        )
     return windows.cut(
-        length_s=length_s,
-        context_s=min(spec.window.context_s, length_s / 4),
+        length_s=spec.window.length_s,
+        context_s=spec.window.context_s,
         rate=source.rate,
         stride=source.stride,
         receptive=source.receptive,
@@ -145,11 +168,13 @@ def _cut(spec: AsrTranscribe, setup: Setup) -> windows.Cut:
 
 def _sizing(spec: AsrTranscribe, ctx: Context, model: Resolved) -> Sizing:
     """The batch size of an earlier attempt, or the rule's, which is kept: a resumed job plans the same batches."""
-    path = ctx.checkpoints / "sizing.json"
-    if spec.batch.seconds is None and path.exists():
+    path = ctx.checkpoints / f"sizing-{ctx.device}.json"
+    if spec.batch.seconds is not None:
+        return sizing(spec.batch.seconds, device=ctx.device, memory_bytes=None, facts=model.facts)
+    if path.exists():
         return Sizing(**json.loads(path.read_text(encoding="utf-8")))
     memory = torch.cuda.mem_get_info()[0] if ctx.device == "cuda" and torch.cuda.is_available() else None
-    size = sizing(spec.batch.seconds, device=ctx.device, memory_bytes=memory, facts=model.facts)
+    size = sizing(None, device=ctx.device, memory_bytes=memory, facts=model.facts)
     path.write_text(json.dumps(vars(size)), encoding="utf-8")
     return size
 

@@ -16,6 +16,7 @@ from runner.plan.step import Input, Step
 from runner.registry.family import Resolved
 from runner.schema import reference
 from runner.schema.errors import PlanError, Problem, SpecError
+from runner.schema.kinds import job_class
 from runner.schema.load import Loaded
 from runner.schema.marks import Mark
 from runner.schema.reference import Reference
@@ -100,9 +101,11 @@ class Source:
         else:
             entry, model = target, pinner.resolve(field, id=target.path, folder=self._folder)
         family = model.family
-        if self.kind not in family.kinds:
+        needed = job_class(self.kind).tasks
+        if family.task not in needed:
             raise PlanError(
-                f"{entry.ref!r} is of family {family.name}, which serves {', '.join(family.kinds)}, not {self.kind}"
+                f"{entry.ref!r} is of family {family.name}, a {family.task} model; "
+                f"{self.kind} takes {', '.join(needed)}"
             )
         return entry, model
 

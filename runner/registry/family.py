@@ -36,7 +36,6 @@ class Family:
     model_types: tuple[str, ...]  # config.model_type values: the first way to recognise it
     architectures: tuple[str, ...]  # config.architectures that it can be used through
     name_pattern: str  # regex on the id, a hint only, used before a config is at hand
-    kinds: tuple[str, ...]  # kinds of job it can serve, e.g. ("asr-transcribe",)
     task: Literal["ctc", "seq2seq"]
     features: Literal["waveform", "features"]  # raw samples, or features made by the processor
     mask: Literal["always", "by_feat_extract_norm"]  # whether batches carry an attention mask; "group" norm never does

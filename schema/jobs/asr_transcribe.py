@@ -35,8 +35,8 @@ class Window(Block):
 
     @model_validator(mode="after")
     def _leaves_a_centre(self) -> Window:
-        if 2 * self.context_s >= self.length_s:
-            raise PydanticCustomError("window", "context_s must be less than half of length_s")
+        if 4 * self.context_s > self.length_s:  # more than half of the work would be heard twice
+            raise PydanticCustomError("window", "context_s must be at most a quarter of length_s")
         return self
 
 
@@ -83,6 +83,7 @@ class Gates(Block):
 class AsrTranscribe(Job):
     """Transcribe recordings with a CTC model or whisper."""
 
+    tasks = ("ctc", "seq2seq")
     code_version = 1
 
     kind: Annotated[Literal["asr-transcribe"], RESULT]

@@ -227,13 +227,13 @@ def test_all_problems_of_all_specs_come_at_once(house: House) -> None:
 
 
 def test_a_family_must_serve_the_kind(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    def embeds_only(*args: Any, **options: Any) -> Resolved:
+    def as_language_model(*args: Any, **options: Any) -> Resolved:
         found = resolve(*args, **options)
-        return replace(found, family=replace(found.family, kinds=("asr-embed",)))
+        return replace(found, family=replace(found.family, task="causal"))
 
-    monkeypatch.setattr(inputs, "resolve", embeds_only)
+    monkeypatch.setattr(inputs, "resolve", as_language_model)
     (problem,) = _problems(house, house.spec())
-    assert "'./model' is of family wav2vec2, which serves asr-embed, not asr-transcribe" in problem
+    assert "'./model' is of family wav2vec2, a causal model; asr-transcribe takes ctc, seq2seq" in problem
 
 
 def test_a_plan_goes_through_json(house: House) -> None:

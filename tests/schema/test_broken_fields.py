@@ -150,7 +150,7 @@ BROKEN: dict[str, tuple[str | bytes, str]] = {
     "language": (GOOD + "decode: {language: portuguese}\n",
         "5:20: decode.language: expected text: two or three ... got the text 'portuguese'; see ... .language`"),
     "window": (GOOD + "window: {length_s: 2, context_s: 1}\n",
-        "5:9: window: context_s must be less than half of length_s; see `runner explain asr-transcribe.window`"),
+        "5:9: window: context_s must be at most a quarter of length_s; see `runner explain asr-transcribe.window`"),
     "block-empty": (GOOD + "gates:\n",
         "5:7: gates: expected a mapping with max_wer, max_cer, ... got nothing; give a value or remove the line"),
     "block-list": (GOOD + "gates: [max_wer]\n",

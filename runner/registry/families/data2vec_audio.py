@@ -10,7 +10,6 @@ FAMILY = Family(
     model_types=("data2vec-audio",),
     architectures=("Data2VecAudioForCTC",),
     name_pattern=r"data2vec.*audio",
-    kinds=("asr-transcribe",),
     task="ctc",
     features="waveform",
     mask="always",  # its convolutions carry layer norm whatever the config says

@@ -10,7 +10,6 @@ FAMILY = Family(
     model_types=("hubert",),
     architectures=("HubertForCTC",),
     name_pattern=r"hubert",
-    kinds=("asr-transcribe",),
     task="ctc",
     features="waveform",
     mask="by_feat_extract_norm",

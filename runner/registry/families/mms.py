@@ -10,7 +10,6 @@ FAMILY = Family(
     model_types=("wav2vec2",),
     architectures=("Wav2Vec2ForCTC",),
     name_pattern=r"mms-",
-    kinds=("asr-transcribe",),
     task="ctc",
     features="waveform",
     mask="by_feat_extract_norm",

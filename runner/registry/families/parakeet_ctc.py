@@ -10,7 +10,6 @@ FAMILY = Family(
     model_types=("parakeet_ctc",),
     architectures=("ParakeetForCTC",),
     name_pattern=r"parakeet.*ctc",
-    kinds=("asr-transcribe",),
     task="ctc",
     features="features",
     mask="always",

@@ -10,7 +10,6 @@ FAMILY = Family(
     model_types=("wav2vec2-bert",),
     architectures=("Wav2Vec2BertForCTC",),
     name_pattern=r"w(av)?2v(ec2)?-bert",
-    kinds=("asr-transcribe",),
     task="ctc",
     features="features",
     mask="always",

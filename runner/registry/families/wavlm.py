@@ -10,7 +10,6 @@ FAMILY = Family(
     model_types=("wavlm",),
     architectures=("WavLMForCTC",),
     name_pattern=r"wavlm",
-    kinds=("asr-transcribe",),
     task="ctc",
     features="waveform",
     mask="by_feat_extract_norm",

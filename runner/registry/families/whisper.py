@@ -10,7 +10,6 @@ FAMILY = Family(
     model_types=("whisper",),
     architectures=("WhisperForConditionalGeneration",),
     name_pattern=r"whisper",
-    kinds=("asr-transcribe",),
     task="seq2seq",
     features="features",
     mask="always",
