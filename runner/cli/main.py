@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str], verbs: list[str]) -> int:
-    verb = next((w for w in words if not w.startswith("-")), None)
+    verb = next((w for w, before in zip(words, ["", *words], strict=False) if _may_be_a_verb(w, before)), None)
     if verb is None or verb not in verbs:
         _top(verbs).parse_args(words)  # prints help, the version, or the list of verbs, and exits
         raise UsageError(f"{words!r} names no verb. Verbs: {', '.join(verbs)}")
@@ -65,6 +65,10 @@ def _run(words: list[str], verbs: list[str]) -> int:
     words.remove(verb)
     code: int = module.run(parser.parse_args(words))
     return code
+
+
+def _may_be_a_verb(word: str, before: str) -> bool:
+    return not word.startswith("-") and before != "--store"  # `runner --store DIR plan`: options may come first
 
 
 def _told(error: UserError) -> str:
