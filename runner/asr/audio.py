@@ -14,7 +14,7 @@ import soxr
 from numpy.typing import NDArray
 
 from runner.asr import ffmpeg
-from runner.asr.header import Header
+from runner.asr.header import Header, truncated
 from runner.asr.trouble import unreadable
 
 Samples = NDArray[np.float32]
@@ -107,5 +107,4 @@ def _one_channel(block: Samples, channel: int | None) -> Samples:
 def _check_length(header: Header, *, start_s: int, heard: int) -> None:
     missing = header.frames - (start_s * header.rate + heard)
     if missing > header.slack_s * header.rate:
-        found, claimed = header.duration_s - missing / header.rate, header.duration_s
-        raise unreadable("truncated", f"ends after {found:.1f} s of the {claimed:.1f} s that its header claims")
+        raise truncated(header.duration_s - missing / header.rate, header.duration_s)

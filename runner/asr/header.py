@@ -7,18 +7,21 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import soundfile
 
-from runner.asr import ffmpeg
+from runner.asr import extent, ffmpeg
 from runner.asr.trouble import RecordingError, unreadable
 
 RATES = range(1_000, 1_000_001)  # Hz; beyond it a header is broken, and resampling would take for ever
 MAX_CHANNELS = 1024  # libsndfile's own limit
 VERIFIED_ABOVE_S = 60.0  # a longer claim is checked by reading the last frame: a broken header can claim years
+UNKNOWN_FRAMES = 1 << 62  # of a flac that was written to a pipe, libsndfile says (1 << 63) - 1
+SLACK_S = 0.1
+MP3_MORE_S = 0.25  # its frames hold the encoder's run-up and padding too: some 0.1 s
 UNKNOWN_FORMAT = 1  # libsndfile's SF_ERR_UNRECOGNISED_FORMAT
 CHUNK = 4096  # files in flight: bounds memory for manifests of any length
 
@@ -31,16 +34,11 @@ class Header:
     rate: int  # Hz
     channels: int
     reader: Literal["soundfile", "ffmpeg"]
-    exact: bool  # whether ``frames`` is a promise or an estimate
+    slack_s: float  # how much of the claim may be missing before the file counts as truncated
 
     @property
     def duration_s(self) -> float:
         return self.frames / self.rate
-
-    @property
-    def slack_s(self) -> float:
-        """How much of the claim may be missing before the file counts as truncated."""
-        return 0.1 if self.exact else max(1.0, 0.1 * self.duration_s)
 
 
 def probe(paths: Iterable[str], *, threads: int) -> Iterator[Header | RecordingError]:
@@ -62,38 +60,89 @@ def read_header(path: str) -> Header:
     """The header of one file. Raises RecordingError."""
     _check_file(path)
     try:
-        with soundfile.SoundFile(os.fsencode(path)) as file:
-            exact = file.format != "MP3"  # without a Xing header the length of an mp3 is an estimate
-            header = Header(
-                frames=file.frames, rate=file.samplerate, channels=file.channels, reader="soundfile", exact=exact
-            )
-            _check_shape(header)
-            if header.duration_s > VERIFIED_ABOVE_S:
-                _check_last_frame(file)
+        return _from_soundfile(path)
     except soundfile.LibsndfileError as error:
-        return _from_ffmpeg(path, error)
+        reason = _unknown_or_damaged(error)
+    except RecordingError as trouble:
+        if trouble.name != "unknown_length":
+            raise
+        reason = trouble
+    if ffmpeg.installed():
+        return _from_ffmpeg(path)
+    raise reason
+
+
+def _from_soundfile(path: str) -> Header:
+    with soundfile.SoundFile(os.fsencode(path)) as file:
+        header = Header(
+            frames=file.frames, rate=file.samplerate, channels=file.channels, reader="soundfile", slack_s=SLACK_S
+        )
+        _check_shape(header)
+        header = _checked(path, file.format, header)
+        if header.duration_s > VERIFIED_ABOVE_S:
+            _check_last_frame(file)
     return header
 
 
 def _check_file(path: str) -> None:
     """Say what is wrong with the path itself; a named pipe would block for ever."""
     try:
-        mode = os.stat(path).st_mode  # noqa: PTH116 (Path() costs as much as the call; 100,000 files)
+        found = os.stat(path)  # noqa: PTH116 (Path() costs as much as the call; 100,000 files)
     except FileNotFoundError:
         raise unreadable("not_found", "no such file") from None
     except OSError as error:
         name = "link_loop" if error.errno == errno.ELOOP else "unreadable"
         raise unreadable(name, f"cannot be opened: {error.strerror}") from None
-    if not stat.S_ISREG(mode):
-        raise unreadable("not_a_file", "is a folder" if stat.S_ISDIR(mode) else "is a device, socket or pipe")
+    if not stat.S_ISREG(found.st_mode):
+        raise unreadable("not_a_file", "is a folder" if stat.S_ISDIR(found.st_mode) else "is a device, socket or pipe")
     if not os.access(path, os.R_OK):
         raise unreadable("unreadable", "cannot be opened: Permission denied")
+    if found.st_size == 0:
+        raise unreadable("zero_bytes", "the file has no bytes")
 
 
 def _check_shape(header: Header) -> None:
     if header.rate not in RATES or not 1 <= header.channels <= MAX_CHANNELS or header.frames < 0:
         claim = f"{header.frames} frames, {header.channels} channels, {header.rate} Hz"
         raise unreadable("corrupt", f"the header claims {claim}")
+
+
+def _checked(path: str, format_: str, header: Header) -> Header:
+    """``header``, unless libsndfile would read only a part of the recording as if it were all."""
+    if header.frames >= UNKNOWN_FRAMES:
+        raise unreadable("unknown_length", "does not say how long it is; install ffmpeg, or encode it again")
+    if format_ not in {"WAV", "WAVEX", "OGG", "MP3"}:
+        return header
+    with open(path, "rb") as file:  # noqa: PTH123
+        if format_ == "MP3":
+            return _checked_mp3(file, header)
+        if format_ == "OGG" and extent.ogg_is_cut(file):
+            raise unreadable("truncated", "ends in the middle of a page; encode it again to keep what is there")
+        missing_s = extent.wav_missing_s(file)
+        if missing_s > header.slack_s:
+            raise truncated(header.duration_s, header.duration_s + missing_s)
+    return header
+
+
+def _checked_mp3(file: BinaryIO, header: Header) -> Header:
+    samples, tells = extent.mp3_samples(file)
+    found_s = samples / header.rate
+    if found_s > header.duration_s + MP3_MORE_S:
+        told = f"holds {found_s:.1f} s, of which {header.duration_s:.1f} s could be read"
+        raise unreadable("unknown_length", f"{told}; install ffmpeg, or encode it again")
+    if tells and found_s < header.duration_s - header.slack_s:
+        raise truncated(found_s, header.duration_s)
+    return header if tells else replace(header, slack_s=_estimate_slack_s(header.duration_s))
+
+
+def truncated(found_s: float, claimed_s: float) -> RecordingError:
+    """A recording that ends before its end."""
+    return unreadable("truncated", f"ends after {found_s:.1f} s of the {claimed_s:.1f} s that its header claims")
+
+
+def _estimate_slack_s(seconds: float) -> float:
+    """What may be missing of a length that was only estimated."""
+    return max(1.0, 0.1 * seconds)
 
 
 def _check_last_frame(file: soundfile.SoundFile) -> None:
@@ -106,19 +155,20 @@ def _check_last_frame(file: soundfile.SoundFile) -> None:
         raise unreadable("truncated", f"ends before the {file.frames / file.samplerate:.1f} s that its header claims")
 
 
-def _from_ffmpeg(path: str, error: soundfile.LibsndfileError) -> Header:
-    """Formats that libsndfile does not know, through ffmpeg where it is installed."""
-    if os.path.getsize(path) == 0:  # noqa: PTH202
-        raise unreadable("zero_bytes", "the file has no bytes")
-    if not ffmpeg.installed():
-        if error.code != UNKNOWN_FORMAT:
-            raise unreadable("corrupt", f"damaged: {error.error_string.removeprefix('Error : ').strip(' .')}")
-        raise unreadable(
-            "unsupported_format",
-            "not wav, flac, ogg, opus or mp3; install ffmpeg for m4a, webm, video and the like, or convert it",
-        )
+def _unknown_or_damaged(error: soundfile.LibsndfileError) -> RecordingError:
+    if error.code != UNKNOWN_FORMAT:
+        return unreadable("corrupt", f"damaged: {error.error_string.removeprefix('Error : ').strip(' .')}")
+    return unreadable(
+        "unsupported_format",
+        "not wav, flac, ogg, opus or mp3; install ffmpeg for m4a, webm, video and the like, or convert it",
+    )
+
+
+def _from_ffmpeg(path: str) -> Header:
+    """Formats that libsndfile does not know."""
     shape = ffmpeg.probe(path)
     frames = shape.frames + shape.rate // 4  # containers round durations; what is not there is not read
-    header = Header(frames=frames, rate=shape.rate, channels=shape.channels, reader="ffmpeg", exact=False)
+    slack_s = _estimate_slack_s(frames / max(1, shape.rate))
+    header = Header(frames=frames, rate=shape.rate, channels=shape.channels, reader="ffmpeg", slack_s=slack_s)
     _check_shape(header)
     return header
