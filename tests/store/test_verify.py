@@ -13,6 +13,7 @@ from runner.store.diff import differences
 from runner.store.local import Store
 from runner.store.manifest import Manifest
 from runner.store.verify import verify
+from tests.plan.house import House
 
 Publish = Callable[..., Manifest]
 FINGERPRINT, OTHER = "ab" * 32, "cd" * 32
@@ -131,6 +132,30 @@ def test_a_broken_chain(store: Store, publish: Publish, ref: str, digest: str, t
     assert [d.what for d in damage] == ["input"]
     with pytest.raises(AssertionError, match=told):
         raise AssertionError(damage[0].detail)
+
+
+@pytest.mark.parametrize("reference", ["artifact:up#transcripts.jsonl", "artifact:up@v1#transcripts.jsonl"])
+def test_an_input_as_the_planner_pins_it(tmp_path: Path, reference: str) -> None:
+    house = House(tmp_path)
+    up = house.spec("up")
+    rows = {"transcripts.jsonl": b'{"path": "clips/a.wav", "text": "a"}\n'}
+    if "@" in reference:
+        house.publish(house.plan(up).steps[0], files=rows)
+    down = house.spec("down", data={"manifest": reference, "root": "."})
+    for step in house.plan(up, down).steps:  # without a version the plan pins what it is going to make
+        if step.action == "create":
+            house.publish(step, files=rows)
+    found = verify(house.store, "down")
+    assert found.damage == () and found.artifacts == ("down@v1", "up@v1")
+
+
+def test_an_input_that_the_planner_pinned_to_another_artifact(tmp_path: Path) -> None:
+    house = House(tmp_path)
+    _, down = house.plan(
+        house.spec("up"), house.spec("down", data={"manifest": "artifact:up#transcripts.jsonl", "root": "."})
+    ).steps
+    house.publish(down)
+    assert [d.what for d in verify(house.store, "down").damage] == ["input"]
 
 
 def test_unknown_artifacts(store: Store, publish: Publish) -> None:
