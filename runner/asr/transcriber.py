@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Protocol
@@ -19,12 +19,13 @@ from runner.asr.halving import Halving
 from runner.asr.pieces import Answer, Outcome, Piece, Setup, Timing
 from runner.asr.precision import choose
 from runner.asr.trouble import RecordingError
+from runner.asr.whisper import Whisper
 from runner.schema.errors import JobError
 
 Samples = NDArray[np.float32]
 Batch = tuple[Piece, ...]
 
-ENGINES = {"ctc": Ctc}
+ENGINES: dict[str, Callable[..., Engine]] = {"ctc": Ctc, "seq2seq": Whisper}
 AHEAD = 2  # batches decoded ahead of the one in the model
 
 
