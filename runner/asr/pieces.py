@@ -72,6 +72,7 @@ class Said:
     start: float
     end: float
     confidence: float
+    timed: bool  # whether the times are measured, or only good enough to tell which window it belongs to
 
 
 @dataclass(kw_only=True, slots=True)

@@ -27,8 +27,9 @@ def decoded_of(said: Sequence[Said], *, setup: Setup) -> Decoded:
     text = " ".join("".join(s.text for s in spoken).split())
     weights = [max(s.end - s.start, 0.02) for s in spoken]
     sure = sum(s.confidence * w for s, w in zip(spoken, weights, strict=True)) / sum(weights)
+    wanted = setup.timestamps != "none" and all(s.timed for s in spoken)
     words = tuple(
         Word(word=s.text.strip(), start=round(s.start, 3), end=round(s.end, 3), confidence=round(s.confidence, 4))
         for s in spoken
     )
-    return Decoded(text=text, confidence=round(sure, 4), words=() if setup.timestamps == "none" else words)
+    return Decoded(text=text, confidence=round(sure, 4), words=words if wanted else ())

@@ -25,7 +25,6 @@ from runner.schema.errors import JobError
 Samples = NDArray[np.float32]
 Batch = tuple[Piece, ...]
 
-ENGINES: dict[str, Callable[..., Engine]] = {"ctc": Ctc, "seq2seq": Whisper}
 AHEAD = 2  # batches decoded ahead of the one in the model
 
 
@@ -43,6 +42,9 @@ class Engine(Protocol):
     def finish(self, outcome: Outcome, piece: Piece, result: Any, loud: NDArray[np.bool_]) -> Outcome:
         """``outcome`` with what the model's output says; ``loud`` is per frame whether anything can be heard."""
         ...
+
+
+ENGINES: dict[str, Callable[..., Engine]] = {"ctc": Ctc, "seq2seq": Whisper}
 
 
 class Transcriber:
