@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from runner.context import Given
-from runner.plan import files, references
+from runner.plan import files, references, tables
 from runner.plan.fields import INPUTS, Field, walk
 from runner.plan.inputs import OPTIONS, Pinner, digest_of
 from runner.plan.reasons import Listing
@@ -31,6 +32,7 @@ class Inputs:
     step: Step
     spec: Job
     store: Store
+    _first: dict[str, str] = dataclasses.field(default_factory=dict)  # what ``check`` saw first, by input
 
     def given(self, say: Callable[[str], None]) -> dict[str, Given]:
         """Every input on this machine's disk, by spec field; downloads what lies on a hub and tells ``say``."""
@@ -46,20 +48,25 @@ class Inputs:
     def check(self, pinner: Pinner) -> Mapping[str, Listing]:
         """The files behind each input of files, as (path, digest).
 
-        Artifacts and hub commits cannot change; what lies in folders can, before a run and during it. Raises
-        ConflictError when it is not what the plan saw.
+        Artifacts and hub commits cannot change; what lies in folders can, before a run and during it, and so can what
+        a table out of an artifact names. Raises ConflictError when it is not what the plan saw, or, where the plan
+        could not see it yet, what the first check saw.
         """
         listings: dict[str, Listing] = {}
         for pinned, field in self._pairs():
-            if is_reference(pinned.ref) or pinned.ref.startswith(HUB):
+            if pinned.ref.startswith(HUB) or (is_reference(pinned.ref) and field.mark is not Mark.MANIFEST):
                 continue
-            listing = pinner.listing(field, folder=self._folder)
-            if digest_of(listing) != pinned.digest:
+            if is_reference(pinned.ref):
+                listing = tables.recordings(field, self._now(pinned), pinner, folder=self._folder)
+                expected = pinned.recordings or self._first.setdefault(pinned.field, digest_of(listing))
+            else:
+                listing, expected = pinner.listing(field, folder=self._folder), pinned.digest
+            if digest_of(listing) != expected:
                 raise ConflictError(
                     f"{self.step.name}: {field.path}: the files behind {pinned.ref!r} are not what the plan saw; "
                     f"nothing was published, apply again"
                 )
-            listings[pinned.field] = [(entry.shown, entry.digest) for entry in listing]
+            listings[pinned.field] = tables.shown(listing)
         return listings
 
     @property
@@ -94,7 +101,8 @@ class Inputs:
                 raise PlanError(f"{self.step.name}: {pinned.field}: {pinned.ref!r} was not made; apply again")
             name, _, version = found.partition("@")
             reference = replace(reference, name=name, version=version)
-        return references.in_store(reference, field=pinned.field, store=self.store, known={})
+        found_now = references.in_store(reference, field=pinned.field, store=self.store, known={})
+        return replace(found_now, digest=pinned.digest)
 
 
 def _fetch(pinned: Input, field: Field, folder: Path, say: Callable[[str], None]) -> Path:

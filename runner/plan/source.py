@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner.plan import references
+from runner.plan import references, tables
 from runner.plan.fields import INPUTS, Field, walk
 from runner.plan.files import NoMatchError
 from runner.plan.inputs import Pinner
@@ -44,6 +44,7 @@ class Source:
         self._problems = problems
         self._bad: set[str] = set()  # paths of the fields with a problem
         self._references: dict[str, Reference] = {}  # by path of the field
+        self._named: dict[str, Listing] = {}  # by path of the field: what a table out of an artifact names
         for field in self._inputs:
             if isinstance(field.value, str) and reference.is_reference(field.value):
                 self._references[field.path] = reference.parse(field.value)
@@ -78,7 +79,7 @@ class Source:
                 self._bad.add(field.path)  # that one's own problems are told already
                 continue
             with self._problems_of(field):
-                target = _target(found, field, store, steps, known) if found else None
+                target = self._target(field, found, pinner, store=store, steps=steps, known=known) if found else None
                 entry, model = self._pin(field, pinner, target)
                 inputs.append(entry)
                 models += [] if model is None else [model]
@@ -88,8 +89,30 @@ class Source:
         """(path, digest) of every file behind the input called ``name``."""
         field = next(field for field in self._inputs if field.input == name)
         if field.path in self._references:
-            return ()
+            return self._named.get(field.path, ())
         return [(entry.shown, entry.digest) for entry in pinner.listing(field, folder=self._folder)]
+
+    def _target(
+        self,
+        field: Field,
+        found: Reference,
+        pinner: Pinner,
+        *,
+        store: Store,
+        steps: Mapping[str, Step],
+        known: Mapping[str, object],
+    ) -> Input:
+        """The artifact that a field refers to: of this plan, else of the store."""
+        step = steps.get(found.name) if found.version is None else None
+        if step is not None:
+            target = references.in_plan(found, field=field.input, step=step, store=store)
+        else:
+            target = references.in_store(found, field=field.input, store=store, known=known)
+        if field.mark is not Mark.MANIFEST or target.path is None:
+            return target
+        named = tables.recordings(field, target, pinner, folder=self._folder)
+        self._named[field.path] = tables.shown(named)
+        return tables.pinned(target, named, store=store, planned=step is not None)
 
     def _pin(self, field: Field, pinner: Pinner, target: Input | None) -> tuple[Input, Resolved | None]:
         if field.mark is not Mark.MODEL:
@@ -125,13 +148,3 @@ class Source:
         else:
             return
         self._bad.add(field.path)
-
-
-def _target(
-    target: Reference, field: Field, store: Store, steps: Mapping[str, Step], known: Mapping[str, object]
-) -> Input:
-    """The artifact that a field refers to: of this plan, else of the store."""
-    step = steps.get(target.name) if target.version is None else None
-    if step is not None:
-        return references.in_plan(target, field=field.input, step=step, store=store)
-    return references.in_store(target, field=field.input, store=store, known=known)

@@ -14,10 +14,12 @@ class Input:
 
     field: str  # spec field path: "model", "data.audio", "data.manifest"
     ref: str  # pinned: "./model", "hf:owner/name@<commit>", "artifact:NAME@vN#path", "artifact:NAME#path" (to be made)
-    digest: str  # "sha256:..." of content, "commit:..." on the hub, "fingerprint:...#path" of the step that makes it
+    digest: str  # "sha256:..." of content, "commit:..." on the hub, "fingerprint:...#path" of the step that makes it;
+    # "fingerprint:...+sha256:...#path" for a table whose recordings are not those that the step saw
     path: str | None = None  # absolute path on this machine where it is known
     files: int = 0  # number of files behind it
     size: int = 0  # bytes
+    recordings: str | None = None  # "sha256:..." of what a table out of an artifact names, once that is made
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -154,7 +154,7 @@ class _Look:
             self._found(f"{me} input {field}", "input", f"{ref} with digest {digest} is not in the store")
             return
         manifest, path = made
-        if digest.partition("#")[0] not in _digests(manifest, path):
+        if digest.partition("#")[0].partition("+")[0] not in _digests(manifest, path):
             self._found(f"{me} input {field}", "input", f"{ref} had digest {digest} and is another one now")
         self.artifact(manifest.name, manifest.version)
 
@@ -187,7 +187,7 @@ class _Look:
 
 
 def _digests(manifest: Manifest, path: str | None) -> set[str]:
-    """All ways to write the digest of what a reference names, without the `#path` that a plan adds."""
+    """All ways to write the digest of what a reference names, without what a plan adds: `+sha256:...#path`."""
     files = {f"sha256:{f.sha256}" for f in manifest.files if path and f.path == f"files/{path}"}
     return {f"fingerprint:{manifest.fingerprint}", f"sha256:{manifest.digest}", *files}
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from runner.plan import listing
 from runner.plan.build import build
+from runner.plan.reasons import Listing
 from runner.plan.step import Plan, Step
 from runner.schema.load import load
 from runner.store.leases import Lease
@@ -79,10 +80,19 @@ class House:
         (step,) = self.plan(self.spec(**fields)).steps
         return step
 
-    def publish(self, step: Step, *, files: Mapping[str, bytes] | None = None, **metrics: float) -> Manifest:
-        """Publish what a step made, as execution does."""
+    def publish(
+        self,
+        step: Step,
+        *,
+        files: Mapping[str, bytes] | None = None,
+        listings: Mapping[str, Listing] | None = None,
+        **metrics: float,
+    ) -> Manifest:
+        """Publish what a step made, as execution does; ``listings`` are of its input files, left out: the clips."""
         with self.store.lease(step.name) as lease:
-            return self.store.publish(self._draft(step, lease, files, metrics), lease=lease)
+            draft = self._draft(step, lease, files, metrics)
+            listing.write(draft.records, {"data.audio": self._clips()} if listings is None else listings)
+            return self.store.publish(draft, lease=lease)
 
     def quarantine(self, step: Step, **metrics: float) -> None:
         """Keep what a step made and missed a gate with."""
@@ -96,11 +106,10 @@ class House:
             step.name, kind=step.kind, fingerprint=step.fingerprint, executor="inline", lease=lease
         )
         out, records = (self.store.run_folder(run.id) / part for part in ("out", "records"))
-        for name, content in (files or {"transcripts.jsonl": step.fingerprint.encode()}).items():
+        for name, content in (files or {"transcripts.jsonl": self.transcripts(step)}).items():
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             (out / name).write_bytes(content)
         records.mkdir(exist_ok=True)
-        listing.write(records, {"data.audio": self._clips()})
         return Draft(
             name=step.name,
             kind=step.kind,
@@ -117,6 +126,10 @@ class House:
             records=records,
             reports={},
         )
+
+    def transcripts(self, step: Step) -> bytes:
+        """A table of the clips, as a job would write it."""
+        return b"".join(json.dumps({"path": p, "text": step.fingerprint}).encode() + b"\n" for p, _ in self._clips())
 
     def _clips(self) -> list[tuple[str, str]]:
         clips = sorted((self.folder / "clips").glob("*.wav"))

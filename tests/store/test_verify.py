@@ -149,6 +149,16 @@ def test_an_input_as_the_planner_pins_it(tmp_path: Path, reference: str) -> None
     assert found.damage == () and found.artifacts == ("down@v1", "up@v1")
 
 
+def test_an_input_whose_recordings_the_planner_looked_at_itself(tmp_path: Path) -> None:
+    house = House(tmp_path)
+    house.publish(house.step(name="up"))
+    house.clip("a", b"changed")
+    (down,) = house.plan(house.spec("down", data={"manifest": "artifact:up#transcripts.jsonl", "root": "."})).steps
+    assert "+sha256:" in down.inputs[1].digest
+    house.publish(down)
+    assert verify(house.store, "down").damage == ()
+
+
 def test_an_input_that_the_planner_pinned_to_another_artifact(tmp_path: Path) -> None:
     house = House(tmp_path)
     _, down = house.plan(

@@ -1,0 +1,51 @@
+"""Recordings named by a table out of an artifact: the artifact's fingerprint says nothing about their content now.
+
+What a reference counts as must not depend on whether its artifact was made by this plan or lay in the store before, or
+a second apply would run again. So the fingerprint stands alone while the recordings are those that the artifact was
+made from, and where the same plan makes it: its own recordings are hashed there. Otherwise theirs is added.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from runner.plan import listing
+from runner.plan.fields import Field
+from runner.plan.inputs import TABLE, Listed, Pinner, digest_of
+from runner.plan.reasons import Listing
+from runner.plan.step import Input
+from runner.schema import reference
+from runner.store.local import Store
+
+
+def recordings(field: Field, target: Input, pinner: Pinner, *, folder: Path) -> list[Listed]:
+    """What the table of ``target`` names outside of its artifact. Raises PlanError or SpecError."""
+    assert target.path is not None, f"{target.ref} is not made yet"
+    table = Path(target.path)
+    inside = table if table.is_dir() else table.parent
+    found = pinner.listing(replace(field, value=target.path), folder=folder)
+    return [entry for entry in found if entry.shown != TABLE and not entry.path.is_relative_to(inside)]
+
+
+def pinned(target: Input, found: list[Listed], *, store: Store, planned: bool) -> Input:
+    """``target`` with the recordings that its table names; ``planned`` says that a step of this plan makes it."""
+    digest = digest_of(found)
+    if planned or not found or _as_made(target, found, store):
+        return replace(target, recordings=digest)
+    mark, sign, path = target.digest.partition("#")
+    return replace(target, recordings=digest, digest=f"{mark}+{digest}{sign}{path}")
+
+
+def shown(found: list[Listed]) -> Listing:
+    """(path, digest) of each recording."""
+    return [(entry.shown, entry.digest) for entry in found]
+
+
+def _as_made(target: Input, found: list[Listed], store: Store) -> bool:
+    """Whether these are the recordings that the artifact was made from, one for one; their folder may be another."""
+    made = reference.parse(target.ref)
+    assert made.version is not None, f"{target.ref} lies in the store"
+    now = [entry.digest for entry in found]
+    before = listing.stored(store.layout.version(made.name, made.version)).values()
+    return any(now == [row[1] for row in rows if row[0] != TABLE] for rows in before)
