@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -125,7 +126,7 @@ class Whisper:
         ends = np.cumsum(lengths) / max(1, sum(lengths))
         first, last = float(segment["start"]), float(segment["end"])
         points = [first, *(first + ends * (last - first)).tolist()]
-        return list(zip(points[:-1], points[1:], strict=True))
+        return list(pairwise(points))
 
     def _probabilities(self, segment: dict[str, Any], texts: list[int]) -> list[float]:
         """The model's probability of each token; with several beams that of the whole sequence, per token."""

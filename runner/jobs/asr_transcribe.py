@@ -9,7 +9,9 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from runner.asr import batches, recordings, windows, writer
 from runner.asr.collector import Collector
@@ -29,6 +31,7 @@ from runner.schema.errors import JobError
 from runner.schema.jobs.asr_transcribe import AsrTranscribe
 
 Fields = dict[str, Any]
+WHISPER_S = 30
 WHISPER_S = 30.0
 
 
@@ -43,7 +46,7 @@ def run(spec: AsrTranscribe, ctx: Context) -> Result:
     probed_s = time.perf_counter() - began
     layout = Layout(found, _cut(spec, setup))
     size = _sizing(spec, ctx, model)
-    plan = batches.plan(layout.lengths, size.size(rate=setup.source.rate, windows=spec.batch.files))
+    plan = batches.plan(_padded_lengths(layout, setup), size.size(rate=setup.source.rate, windows=spec.batch.files))
     spool = Spool(ctx.checkpoints, items=len(found), plan=f"{layout.digest()} on {ctx.device}")
     try:
         _transcribe(spool, ctx, layout=layout, found=found, plan=plan, setup=setup)
@@ -164,6 +167,11 @@ def _cut(spec: AsrTranscribe, setup: Setup) -> windows.Cut:
         stride=source.stride,
         receptive=source.receptive,
     )
+
+
+def _padded_lengths(layout: Layout, setup: Setup) -> NDArray[np.int64]:
+    """Samples that the model computes for each window: whisper hears 30 s whatever the window holds."""
+    return np.full_like(layout.lengths, WHISPER_S * setup.source.rate) if setup.task == "seq2seq" else layout.lengths
 
 
 def _sizing(spec: AsrTranscribe, ctx: Context, model: Resolved) -> Sizing:
