@@ -15,7 +15,7 @@ from runner.context import Context, Pool, Result
 from runner.execution import capture, environment, events, failures, limits
 from runner.execution.alarm import CANCEL, Alarm
 from runner.execution.events import Writer
-from runner.execution.failures import Cancelled, Stop
+from runner.execution.failures import Cancelled, SaidFailedError, Stop
 from runner.execution.inputs import Inputs
 from runner.execution.order import Made, Order, Outcome
 from runner.plan import gates
@@ -160,6 +160,7 @@ def failed(error: BaseException) -> Outcome:
         message=failures.describe(error),
         exit_code=code,
         again=failures.may_repeat(error),
+        resumes=isinstance(error, SaidFailedError),
     )
 
 

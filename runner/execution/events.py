@@ -7,7 +7,8 @@ progress  {"done": n, "total": n, "unit": "files"}
 metric    {"name": ..., "value": ...}
 log       {"text": ...}
 ledger    {"what": ..., "applied": ..., "why": ...}
-error     {"failure": class, "message": ..., "attempt": n, "again": whether another attempt follows}
+error     {"failure": class, "message": ..., "attempt": n, "again": whether another attempt follows,
+           "resumes": whether the next apply goes on from the checkpoints even where the class does not}
 
 Several processes append to one file. A line goes out in one write to a descriptor opened with O_APPEND, so lines never
 mix; a kill in the middle of a write leaves one torn line, which the next writer ends and readers pass over.

@@ -27,6 +27,11 @@ class OutOfTime(Stop):
     """The attempt used up its `compute.timeout`."""
 
 
+class SaidFailedError(JobError):
+    """The job ended as it should and says that it failed: its checkpoints are good, and what made it fail may be a
+    field outside the fingerprint."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Retry:
     """What a class of failure calls for."""

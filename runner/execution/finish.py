@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from runner.execution.failures import SaidFailedError
 from runner.execution.inputs import Inputs
 from runner.execution.order import Made
 from runner.execution.results import StepResult, of_manifest
@@ -17,7 +18,7 @@ from runner.plan.inputs import Pinner
 from runner.plan.reasons import Listing
 from runner.plan.step import Step
 from runner.report import build
-from runner.schema.errors import JobError, StoreError
+from runner.schema.errors import StoreError
 from runner.store.digests import Digests
 from runner.store.leases import Lease
 from runner.store.local import Store
@@ -37,12 +38,12 @@ def publish(store: Store, lease: Lease, step: Step, inputs: Inputs, made: Made) 
 
     Raises:
         ConflictError: an input changed meanwhile, or the lease was lost.
-        JobError: the job says that it failed; its results stay in the run's folder.
+        SaidFailedError: the job says that it failed; its results stay in the run's folder.
         StoreError: the store refused.
     """
     folder = store.run_folder(made.run["id"])
     if made.failure is not None:
-        raise JobError(f"{made.failure}; what it made lies in {str(folder)!r}", failure="DataInvalid")
+        raise SaidFailedError(f"{made.failure}; what it made lies in {str(folder)!r}", failure="DataInvalid")
     listing.write(folder / "records", check_inputs(inputs, store))
     draft = Draft(
         name=step.name,

@@ -55,6 +55,7 @@ class Outcome:
     message: str = ""
     exit_code: int = 0
     again: bool = True  # whether its class decides about another attempt; False: there is none
+    resumes: bool = False  # whether the next apply goes on from the checkpoints even where its class does not
 
 
 class Executor(Protocol):

@@ -38,6 +38,7 @@ class Run:
     started: float | None  # of the first attempt
     ended: float | None  # of the last one; of an interrupted run the last sign of life
     failure: FailureClass | None
+    resumes: bool  # whether the next apply goes on after a failure even where its class does not
     message: str
     artifact: str | None  # "NAME@vN"
     progress: tuple[int, int, str] | None  # done, total, unit
@@ -53,7 +54,7 @@ class Run:
     def can_resume(self) -> bool:
         """Whether the next apply of the same fingerprint goes on with it."""
         if self.state == "failed":
-            return self.failure is not None and RETRIES[self.failure].resumes
+            return self.resumes or (self.failure is not None and RETRIES[self.failure].resumes)
         return self.state in {"cancelled", "interrupted"}
 
     def seconds(self, now: float | None = None) -> float | None:
@@ -121,6 +122,7 @@ def _summary(begun: folders.Run, store: Store) -> Run:
         started=running[0]["t"] if running else None,
         ended=(stream[-1]["t"] if stream else created) if state not in {"queued", "running"} else None,
         failure=last.get("failure"),
+        resumes=next((bool(e.get("resumes")) for e in reversed(stream) if e["type"] == "error"), False),
         message=last.get("message", ""),
         artifact=last.get("artifact"),
         progress=(progress["done"], progress["total"], progress["unit"]) if progress else None,

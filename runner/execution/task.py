@@ -88,7 +88,7 @@ class Task:
 
     def note(self, outcome: Outcome, *, again: bool) -> None:
         """Write why an attempt failed, and whether there is another one."""
-        self._write("error", failure=outcome.failure, message=outcome.message, again=again)
+        self._write("error", failure=outcome.failure, message=outcome.message, again=again, resumes=outcome.resumes)
 
     def wait(self, seconds: float) -> None:
         """Try again after ``seconds``."""

@@ -176,6 +176,25 @@ def test_a_job_that_says_it_failed_keeps_its_results_and_publishes_nothing(tmp_p
     assert again.action == "created"
 
 
+def test_what_a_job_kept_when_it_said_that_it_failed_is_gone_on_from(tmp_path: Path) -> None:
+    result, store = apply_one(tmp_path, toys.says_it_failed, on_error="fail")
+    assert result.run
+    (store.run_folder(result.run) / "checkpoints" / "done").touch()
+    (run,) = runs.every(store)
+    assert (run.state, run.failure, run.can_resume) == ("failed", "DataInvalid", True)
+    again, _ = apply_one(tmp_path, toys.goes_on_from_done)
+    assert (again.action, again.run, again.attempts) == ("created", result.run, 2)
+    assert '"resumes": true' in (store.run_folder(result.run) / events.FILE).read_text()
+
+
+def test_a_later_failure_drops_what_was_kept(tmp_path: Path) -> None:
+    apply_one(tmp_path, toys.says_it_failed)
+    apply_one(tmp_path, toys.data_invalid)
+    result, store = apply_one(tmp_path, toys.data_invalid)
+    (run,) = runs.every(store)
+    assert (result.attempts, run.can_resume) == (3, False)
+
+
 def test_a_failed_step_blocks_only_what_needs_it(tmp_path: Path) -> None:
     needs = spec("needs", data={"manifest": "artifact:bad#numbers.txt"})
     plan, store = planned(tmp_path, spec("bad"), needs, spec("good", precision="fp32"))

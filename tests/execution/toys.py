@@ -102,6 +102,12 @@ def says_it_failed(spec: Any, ctx: Context) -> Result:
     return Result(metrics={"wer": 0.25}, failure="3 of 10 recordings failed")
 
 
+def goes_on_from_done(spec: Any, ctx: Context) -> Result:
+    """Needs the checkpoint of an earlier attempt."""
+    assert (ctx.checkpoints / "done").exists(), "the checkpoints are gone"
+    return write(spec, ctx)
+
+
 def kills_a_worker_once(spec: Any, ctx: Context) -> Result:
     """One item kills the process of its worker the first time."""
     return _with_killer(ctx, kills=1)
