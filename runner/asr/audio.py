@@ -14,7 +14,7 @@ import soxr
 from numpy.typing import NDArray
 
 from runner.asr import ffmpeg
-from runner.asr.header import Header, truncated
+from runner.asr.header import Header, damaged, truncated
 from runner.asr.trouble import unreadable
 
 Samples = NDArray[np.float32]
@@ -91,7 +91,7 @@ def _soundfile_blocks(path: str, header: Header, start_s: int) -> Generator[Samp
             while len(block := file.read(header.rate, dtype="float32", always_2d=True)):
                 yield block
     except soundfile.LibsndfileError as error:
-        raise unreadable("corrupt", error.error_string.removeprefix("Error : ").strip()) from None
+        raise damaged(error) from None
 
 
 def _ffmpeg_blocks(path: str, header: Header, start_s: int) -> Generator[Samples]:

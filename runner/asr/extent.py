@@ -1,18 +1,20 @@
 """How much sound a file's own bytes hold, where libsndfile would pass over a lack of it without a word.
 
-libsndfile reads what is there of a wav or an ogg that was cut off, as if it were whole. Of an mp3 without a Xing header
+libsndfile reads what is there of a wav or an ogg that was cut off, as if it were whole, and leaves out damaged pages of
+an ogg: one wrong bit loses a second and moves all times behind it. Of an mp3 without a Xing header
 it guesses the length from the first frames and never reads beyond: 13 of 40 s when a quiet start has a low bitrate.
 """
 
 from __future__ import annotations
 
+import zlib
 from functools import lru_cache
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 WAV_UNKNOWN = 0x7F00_0000  # bytes; writers to a pipe claim this much or more, meaning that they do not know
-OGG_PAGE = 27 + 255 + 255 * 255  # bytes, at most
 MP3_LOST = 1 << 16  # bytes without a frame, after which nothing more is looked for
 
+_MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _MP3_KBITS = {
     (True, 3): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
     (True, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
@@ -41,16 +43,33 @@ def wav_missing_s(file: BinaryIO) -> float:
     return 0.0
 
 
-def ogg_is_cut(file: BinaryIO) -> bool:
-    """Whether the last page of an ogg file lacks its end. A recording of a live stream may end with any whole page."""
-    size = file.seek(0, 2)
-    tail = _at(file, max(0, size - OGG_PAGE - 27), OGG_PAGE + 27)
-    start = tail.rfind(b"OggS")
-    if start < 0:
-        return False  # what follows the last page is no part of the sound
-    page = tail[start:]
-    segments = page[27 : 27 + page[26]] if len(page) > 26 else b""
-    return len(page) < 27 or len(page) < 27 + page[26] + sum(segments)
+def ogg_fault(file: BinaryIO) -> Literal["cut", "damaged", "chained"] | None:
+    """What libsndfile would skip in an ogg file, and with it sound: a last page without its end, a page that does not
+    match its checksum, a second recording behind the first. A recorded stream may end with any whole page.
+    """
+    file.seek(0)
+    data = file.read()
+    position, begun = 0, False
+    while data.startswith(b"OggS", position):
+        head = data[position : position + 27]
+        segments = data[position + 27 : position + 27 + head[26]] if len(head) == 27 else b""
+        if len(head) < 27 or len(segments) < head[26] or position + 27 + len(segments) + sum(segments) > len(data):
+            return "cut"
+        end = position + 27 + len(segments) + sum(segments)
+        if _ogg_crc(head[:22] + bytes(4) + data[position + 26 : end]) != int.from_bytes(head[22:26], "little"):
+            return "damaged"
+        first = bool(head[5] & 2)
+        if first and begun:
+            return "chained"
+        begun = begun or not first
+        position = end
+    return "damaged" if data.find(b"OggS", position) >= 0 else None  # behind the last page may lie tags
+
+
+def _ogg_crc(page: bytes) -> int:
+    """CRC-32 with the bits the other way round than zlib's, beginning with 0 (RFC 3533)."""
+    mirrored = zlib.crc32(page.translate(_MIRRORED), 0xFFFF_FFFF) ^ 0xFFFF_FFFF
+    return int.from_bytes(mirrored.to_bytes(4, "little").translate(_MIRRORED), "big")
 
 
 def mp3_samples(file: BinaryIO) -> tuple[int, bool]:

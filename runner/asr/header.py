@@ -64,7 +64,7 @@ def read_header(path: str) -> Header:
     except soundfile.LibsndfileError as error:
         reason = _unknown_or_damaged(error)
     except RecordingError as trouble:
-        if trouble.name != "unknown_length":
+        if trouble.name not in {"unknown_length", "chained"}:  # sound, but beyond libsndfile
             raise
         reason = trouble
     if ffmpeg.installed():
@@ -116,12 +116,21 @@ def _checked(path: str, format_: str, header: Header) -> Header:
     with open(path, "rb") as file:  # noqa: PTH123
         if format_ == "MP3":
             return _checked_mp3(file, header)
-        if format_ == "OGG" and extent.ogg_is_cut(file):
-            raise unreadable("truncated", "ends in the middle of a page; encode it again to keep what is there")
-        missing_s = extent.wav_missing_s(file)
-        if missing_s > header.slack_s:
+        if format_ == "OGG":
+            _check_ogg(file)
+        elif (missing_s := extent.wav_missing_s(file)) > header.slack_s:
             raise truncated(header.duration_s, header.duration_s + missing_s)
     return header
+
+
+def _check_ogg(file: BinaryIO) -> None:
+    fault = extent.ogg_fault(file)
+    if fault == "cut":
+        raise unreadable("truncated", "ends in the middle of a page; encode it again to keep what is there")
+    if fault == "damaged":
+        raise unreadable("corrupt", "damaged: a page does not match its checksum; encode it again to keep the others")
+    if fault == "chained":
+        raise unreadable("chained", "holds several recordings one behind the other; install ffmpeg, or encode it again")
 
 
 def _checked_mp3(file: BinaryIO, header: Header) -> Header:
@@ -155,9 +164,17 @@ def _check_last_frame(file: soundfile.SoundFile) -> None:
         raise unreadable("truncated", f"ends before the {file.frames / file.samplerate:.1f} s that its header claims")
 
 
+def damaged(error: soundfile.LibsndfileError) -> RecordingError:
+    """A recording that libsndfile gave up on."""
+    reason = error.error_string.removeprefix("Error : ").strip(" .")
+    if "regular file" in reason:  # what it says of an mp3 without a single whole frame
+        reason = "no sound can be found in it"
+    return unreadable("corrupt", f"damaged: {reason}")
+
+
 def _unknown_or_damaged(error: soundfile.LibsndfileError) -> RecordingError:
     if error.code != UNKNOWN_FORMAT:
-        return unreadable("corrupt", f"damaged: {error.error_string.removeprefix('Error : ').strip(' .')}")
+        return damaged(error)
     return unreadable(
         "unsupported_format",
         "not wav, flac, ogg, opus or mp3; install ffmpeg for m4a, webm, video and the like, or convert it",
