@@ -7,6 +7,7 @@ import os
 import secrets
 import signal
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ def prepare(address: str | None) -> Place:
 
     Its token is made here: ray itself would write it readable for everybody.
     """
+    assert "ray" not in sys.modules, "ray was imported before its environment was set"
     os.environ.update(
         RAY_USAGE_STATS_ENABLED="0",
         RAY_USAGE_STATS_PROMPT_ENABLED="0",

@@ -101,7 +101,7 @@ def _release(store: Store, lease: Lease, step: Step) -> StepResult:
     held = [asdict(gate) for gate in gates.check(step.spec.get("gates") or {}, kept.manifest.metrics)]
     folder = store.run_folder(str(kept.manifest.run["id"]))
     said = json.loads((kept.folder / "report.json").read_text(encoding="utf-8"))
-    name = f"{step.name}@{next_version(store, step.name)}"
+    name = f"{step.name}@{store.next_version(step.name)}"
     said |= {"name": name, "outcome": "published", "gates": held, "spec": step.spec}
     (folder / "report.json").write_text(json.dumps(said, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     (folder / "report.html").write_text(build.html(said, audio_root=Path(step.folder)), encoding="utf-8")
@@ -116,12 +116,6 @@ def _tidy(folder: Path) -> None:
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # what can't be removed now, gc takes
     for name in REPORTS:
         (folder / name).unlink(missing_ok=True)
-
-
-def next_version(store: Store, name: str) -> str:
-    """The version that the holder of the lease on ``name`` will publish."""
-    versions = store.versions(name)
-    return f"v{int(versions[-1][1:]) + 1 if versions else 1}"
 
 
 def _missed(step: Step, metrics: Mapping[str, Any]) -> str:

@@ -12,7 +12,6 @@ from runner.execution.alarm import CANCEL
 from runner.execution.attempt import spec_of
 from runner.execution.events import Type, Writer
 from runner.execution.failures import Cancelled, Stop
-from runner.execution.finish import next_version
 from runner.execution.inputs import Inputs
 from runner.execution.order import JobFunction, Order, Outcome
 from runner.execution.results import StepResult
@@ -69,7 +68,7 @@ class Task:
             store=str(self._store.root),
             run=run.id,
             attempt=run.attempts,
-            version=next_version(self._store, self.step.name),
+            version=self._store.next_version(self.step.name),
             began=seen.started if seen is not None and seen.started is not None else time.time(),
             share=self.share,
             timeout_s=timeout_s(self.step),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -27,12 +28,14 @@ def test_capacity_is_read_from_the_nodes() -> None:
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:99999", "[::1]:1"])
 def test_an_address_where_nobody_is_fails_at_once(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.delitem(sys.modules, "ray", raising=False)
     with pytest.raises(InfeasibleError, match="no ray answers at"):
         cluster.prepare(address)
 
 
 def test_a_ray_of_our_own_gets_a_token_that_only_its_user_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", {"PYTHONPATH": ""})
+    monkeypatch.delitem(sys.modules, "ray", raising=False)
     place = cluster.prepare(None)
     assert place.token is not None
     assert os.environ["RAY_AUTH_TOKEN_PATH"] == str(place.token)

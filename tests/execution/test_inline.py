@@ -12,7 +12,7 @@ import pytest
 from runner.execution import events, runs
 from runner.execution.alarm import CANCEL
 from runner.schema.errors import InfeasibleError, StoreError
-from runner.store.local import Store
+from runner.store.local import Store, open_store
 from runner.ui.progress import Lines
 from tests.execution import toys
 from tests.execution.helpers import applied, apply_one, planned, spec
@@ -174,6 +174,23 @@ def test_a_job_that_says_it_failed_keeps_its_results_and_publishes_nothing(tmp_p
     assert store.names() == []
     again, _ = apply_one(tmp_path, toys.write)
     assert again.action == "created"
+
+
+def test_reports_name_the_version_even_after_a_damaged_one(tmp_path: Path) -> None:
+    apply_one(tmp_path, toys.write)
+    store = open_store(str(tmp_path / "store"))
+    (store.root / "toy" / "v1" / "manifest.json").unlink()
+    again, _ = apply_one(tmp_path, toys.write, precision="fp32")
+    apply_one(tmp_path, toys.write, precision="bf16", gates={"max_wer": 0.1})
+    released, _ = apply_one(tmp_path, toys.write, precision="bf16", gates={"max_wer": 0.3})
+    assert (again.artifact, released.artifact) == ("toy@v2", "toy@v3")
+    (store.root / "toy" / "v3" / "manifest.json").unlink()
+    apply_one(tmp_path, toys.write, precision="fp16", gates={"max_wer": 0.1})
+    last, _ = apply_one(tmp_path, toys.write, precision="fp16", gates={"max_wer": 0.3})
+    assert last.artifact == "toy@v4"
+    for version in ("v2", "v4"):
+        report = json.loads((store.root / "toy" / version / "report.json").read_text())
+        assert report["name"] == f"toy@{version}"
 
 
 def test_what_a_job_kept_when_it_said_that_it_failed_is_gone_on_from(tmp_path: Path) -> None:
