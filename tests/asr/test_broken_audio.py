@@ -258,9 +258,3 @@ def test_a_wav_may_lack_a_moment_but_no_word(lost_s: float, tmp_path: Path) -> N
     (tmp_path / "a.wav").write_bytes(data[: -int(32_000 * lost_s)])
     (found,) = probe([str(tmp_path / "a.wav")], threads=1)
     assert isinstance(found, RecordingError) == (lost_s > 0.1)
-
-
-def test_dump(rows):
-    with open("/tmp/w/dump.txt", "w") as f:
-        for n, r in sorted(rows.items()):
-            f.write(f"{n:40} {r['status']:12} {r['duration_s']} {r['text'] or r['error']}\n")
