@@ -31,8 +31,7 @@ from runner.schema.errors import JobError
 from runner.schema.jobs.asr_transcribe import AsrTranscribe
 
 Fields = dict[str, Any]
-WHISPER_S = 30
-WHISPER_S = 30.0
+WHISPER_S = 30  # that one window may last; the model computes as much for a shorter one
 
 
 def run(spec: AsrTranscribe, ctx: Context) -> Result:
