@@ -76,7 +76,7 @@ def options(place: Place) -> dict[str, Any]:
         "num_cpus": node.cpus,
         "num_gpus": sum(node.gpus.values()),
         "object_store_memory": OBJECT_STORE_BYTES,
-        "_temp_dir": str(place.token.parent),
+        "_temp_dir": str(place.token.parent / "r"),  # ray opens this one to everybody (0777, 2.60)
     }
 
 

@@ -68,6 +68,7 @@ def _one(tmp_path: Path, make: Make, job: JobFunction, **fields: Any) -> tuple[S
 def test_nothing_listens_beyond_loopback_and_the_token_is_ours_alone(make: Make) -> None:
     token = Path(os.environ["RAY_AUTH_TOKEN_PATH"])
     assert token.stat().st_mode & 0o777 == 0o600
+    assert token.parent.stat().st_mode & 0o777 == 0o700
     mine = {str(p) for p in (os.getpid(), *process.descendants(os.getpid()))}
     targets = [str(fd.readlink()) for pid in mine for fd in Path(f"/proc/{pid}/fd").iterdir() if fd.is_symlink()]
     inodes = {target[8:-1] for target in targets if target.startswith("socket:")}
