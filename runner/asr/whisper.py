@@ -68,7 +68,18 @@ class Whisper:
         options |= {"return_token_timestamps": self._aligns, "return_dict_in_generate": True, "output_scores": True}
         languages = getattr(self._config, "lang_to_id", None) or {}
         language = self._setup.language
+        if getattr(self._config, "no_timestamps_token_id", None) is None:
+            raise JobError(
+                f"{self._setup.source.folder}: generation_config.json has no no_timestamps_token_id, without which "
+                "there are no times; take the file from the model that this one was fine-tuned from",
+                failure="ModelInvalid",
+            )
         if not getattr(self._config, "is_multilingual", False):
+            if language not in {None, "en"}:
+                raise JobError(
+                    f"decode.language is {language!r}, but this whisper model knows English only",
+                    failure="ModelInvalid",
+                )
             return options
         if language is not None and f"<|{language}|>" not in languages:
             known = ", ".join(sorted(key.strip("<|>") for key in languages))
@@ -153,6 +164,8 @@ class Whisper:
             else:
                 words[-1] += pending
             pending = []
+        if pending and words:  # a letter cut off at the end: its bytes belong to the last word
+            words[-1] += pending
         return [self._word(word) for word in words]
 
     def _word(self, tokens: list[Token]) -> Said:

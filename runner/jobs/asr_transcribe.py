@@ -37,6 +37,7 @@ WHISPER_S = 30  # that one window may last; the model computes as much for a sho
 def run(spec: AsrTranscribe, ctx: Context) -> Result:
     """Transcribe every recording of ``spec``; see ``runner.asr`` for the parts."""
     model = _model(spec, ctx)
+    _check_decode(spec, model)
     setup = _setup(spec, ctx, model)
     began = time.perf_counter()
     clips = list(_clips(spec, ctx))
@@ -100,12 +101,6 @@ def _setup(spec: AsrTranscribe, ctx: Context, model: Resolved) -> Setup:
         allow_pickle=spec.model.allow_pickle,
         trust_remote_code=spec.model.trust_remote_code,
     )
-    if model.family.task == "ctc" and spec.decode.language is not None:
-        raise JobError(
-            f"decode.language is {spec.decode.language!r}, but a {model.family.name} model is not told a language: "
-            "remove it (a language of MMS is chosen with model.adapter)",
-            failure="ModelInvalid",
-        )
     return Setup(
         source=source,
         task=model.family.task,
@@ -117,6 +112,22 @@ def _setup(spec: AsrTranscribe, ctx: Context, model: Resolved) -> Setup:
         silence_db=spec.audio.silence_db,
         language=spec.decode.language,
     )
+
+
+def _check_decode(spec: AsrTranscribe, model: Resolved) -> None:
+    """What the model's family cannot do is said before the work, not left out of the result."""
+    decode, family = spec.decode, model.family
+    if family.task == "ctc" and decode.language is not None:
+        raise JobError(
+            f"decode.language is {decode.language!r}, but a {family.name} model is not told a language: "
+            "remove it (a language of MMS is chosen with model.adapter)",
+            failure="ModelInvalid",
+        )
+    if family.task == "seq2seq" and decode.timestamps == "char":
+        raise JobError(
+            f"decode.timestamps is 'char', but {family.name} spells in pieces: take word or none",
+            failure="ModelInvalid",
+        )
 
 
 def _clips(spec: AsrTranscribe, ctx: Context) -> Iterator[Clip]:
