@@ -42,7 +42,8 @@ def run(args: argparse.Namespace) -> int:
 def _ask(store: Store, run: Run) -> Run:
     (run.folder / CANCEL).touch()
     deadline = time.monotonic() + WAIT_S
-    while not (now := runs.of_id(store, run.id) or run).is_over and time.monotonic() < deadline:
+    followed = runs.Followed(store, run.id)
+    while not (now := followed.look() or run).is_over and time.monotonic() < deadline:
         time.sleep(LOOK_S)
     return _mark(store, now) if now.state == "interrupted" else now
 

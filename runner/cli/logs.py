@@ -62,7 +62,8 @@ def _log(run: Run, looks: Iterator[None]) -> Iterator[str]:
 
 def _looks(store: Store, run: Run, *, follow: bool) -> Iterator[None]:
     """Once, or again and again until a look after the run's end. What ends it is its state, never the end of a log."""
-    while follow and not (runs.of_id(store, run.id) or run).is_over:
+    followed = runs.Followed(store, run.id)
+    while follow and not (followed.look() or run).is_over:
         yield
         time.sleep(LOOK_S)
     yield

@@ -69,66 +69,86 @@ class Run:
         return {k: vars(v) if isinstance(v, Owner) else v for k, v in data.items()}
 
 
+class Followed:
+    """A run that is looked at again and again: each look reads what was written since the one before."""
+
+    def __init__(self, store: Store, run: str) -> None:
+        self._store = store
+        self._folder = store.run_folder(run)
+        self._offset = 0
+        self._seen: dict[str, Event] = {}  # the newest event of each type; also of "running", and "any"
+        self._started: float | None = None  # seconds since 1970
+
+    def look(self) -> Run | None:
+        """The run as it is now; None when there is none."""
+        begun = folders.read_run(self._folder)
+        if begun is None:
+            return None
+        found, self._offset = events.outline(self._folder / events.FILE, self._offset)
+        for event in found:
+            self._seen |= {"any": event, event["type"]: event}
+            if event["type"] == "state" and event["state"] == "running":
+                self._seen["running"] = event
+                self._started = self._started or event["t"]
+        return self._run(begun)
+
+    def _run(self, begun: folders.Run) -> Run:
+        seen = self._seen
+        last: Event = seen.get("state", {"state": "interrupted"})  # killed before it said anything
+        state: State = last["state"]
+        if state not in ENDS and not _is_held(begun, self._store):
+            state = "interrupted"
+        created = datetime.fromisoformat(begun.created).timestamp()
+        progress = seen.get("progress")
+        return Run(
+            id=begun.id,
+            name=begun.name,
+            kind=begun.kind,
+            fingerprint=begun.fingerprint,
+            state=state,
+            attempts=begun.attempts,
+            executor=begun.executor,
+            host=begun.host,
+            created=created,
+            started=self._started,
+            ended=seen.get("any", {"t": created})["t"] if state not in {"queued", "running"} else None,
+            failure=last.get("failure"),
+            resumes=bool(seen.get("error", {}).get("resumes")),
+            message=last.get("message", ""),
+            artifact=last.get("artifact"),
+            progress=(progress["done"], progress["total"], progress["unit"]) if progress else None,
+            carrier=owner_of(seen["running"].get("process")) if "running" in seen else None,
+            folder=self._folder,
+        )
+
+
 def of_id(store: Store, run: str) -> Run | None:
     """The run with this id; None when there is none."""
-    begun = folders.read_run(store.run_folder(run))
-    return None if begun is None else _summary(begun, store)
+    return Followed(store, run).look()
 
 
 def every(store: Store, name: str | None = None) -> list[Run]:
     """Runs of one name or of all, newest first."""
     begun = folders.read_runs(store.layout.runs, "" if name is None else f"{name}.")
-    return [_summary(run, store) for run in reversed(begun)]
+    found = (of_id(store, run.id) for run in reversed(begun))
+    return [run for run in found if run is not None]
 
 
 def last(store: Store, name: str, fingerprint: str) -> Run | None:
     """The newest run of a name that made this fingerprint."""
     begun = folders.read_runs(store.layout.runs, f"{name}.{fingerprint[:8]}.")
-    return _summary(begun[-1], store) if begun else None
+    return of_id(store, begun[-1].id) if begun else None
 
 
 def find(store: Store, word: str) -> Run:
     """The run with the id ``word``, or the newest of the name ``word``; raises UsageError."""
     known = store.runs()
     for run in reversed(known):
-        if word in {run.id, run.name}:
-            return _summary(run, store)
+        if word in {run.id, run.name} and (found := of_id(store, run.id)) is not None:
+            return found
     near = get_close_matches(word, {w for run in known for w in (run.name, run.id)}, n=1)
     hint = f"did you mean {near[0]!r}?" if near else "`runner runs` lists them" if known else "there is none yet"
     raise UsageError(f"no run or name {word!r} in {str(store.root)!r}; {hint}")
-
-
-def _summary(begun: folders.Run, store: Store) -> Run:
-    folder = store.run_folder(begun.id)
-    stream, _ = events.read(folder / events.FILE)
-    states = [e for e in stream if e["type"] == "state"]
-    running = [e for e in states if e["state"] == "running"]
-    last: Event = states[-1] if states else {"state": "interrupted"}  # killed before it said anything
-    state: State = last["state"]
-    if state not in ENDS and not _is_held(begun, store):
-        state = "interrupted"
-    created = datetime.fromisoformat(begun.created).timestamp()
-    progress = next((e for e in reversed(stream) if e["type"] == "progress"), None)
-    return Run(
-        id=begun.id,
-        name=begun.name,
-        kind=begun.kind,
-        fingerprint=begun.fingerprint,
-        state=state,
-        attempts=begun.attempts,
-        executor=begun.executor,
-        host=begun.host,
-        created=created,
-        started=running[0]["t"] if running else None,
-        ended=(stream[-1]["t"] if stream else created) if state not in {"queued", "running"} else None,
-        failure=last.get("failure"),
-        resumes=next((bool(e.get("resumes")) for e in reversed(stream) if e["type"] == "error"), False),
-        message=last.get("message", ""),
-        artifact=last.get("artifact"),
-        progress=(progress["done"], progress["total"], progress["unit"]) if progress else None,
-        carrier=owner_of(running[-1].get("process")) if running else None,
-        folder=folder,
-    )
 
 
 def _is_held(run: folders.Run, store: Store) -> bool:

@@ -78,3 +78,48 @@ def test_a_text_is_cut_to_what_one_write_takes(tmp_path: Path) -> None:
     writer.close()
     ((event), _) = events.read(tmp_path / events.FILE)
     assert len(event[0]["text"]) == events.MAX_TEXT
+
+
+def _stream(path: Path) -> list[events.Event]:
+    writer = Writer(path, "toy.1")
+    writer.write("state", state="queued")
+    writer.write("state", state="running", attempt=1)
+    for i in range(100):
+        writer.write("log", text=f'{i} {{"type": "state", "state": "failed"}}')
+        writer.write("progress", done=i, total=100, unit="files")
+    writer.write("error", failure="Preempted", message="gone")
+    writer.write("metric", name="wer", value=0.5)
+    writer.close()
+    return events.read(path)[0]
+
+
+def test_an_outline_has_what_tells_the_state(tmp_path: Path) -> None:
+    every = _stream(tmp_path / events.FILE)
+    assert len(every) == 204
+    found, offset = events.outline(tmp_path / events.FILE)
+    assert found == [*every[:2], *every[-3:]]
+    assert offset == (tmp_path / events.FILE).stat().st_size
+    assert events.outline(tmp_path / events.FILE, offset) == ([], offset)
+    assert events.outline(tmp_path / "none") == ([], 0)
+
+
+@pytest.mark.parametrize("size", [400, 1000, 4096])
+def test_an_outline_is_put_together_from_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    every = _stream(tmp_path / events.FILE)
+    monkeypatch.setattr(events, "BLOCK", size)
+    found, _ = events.outline(tmp_path / events.FILE)
+    told = [e for e in found if e["type"] in {"state", "error"}]
+    assert told == [e for e in every if e["type"] in {"state", "error"}]
+    assert [e for e in found if e["type"] == "progress"][-1]["done"] == 99
+    assert found[-1] == every[-1]
+    assert [every.index(e) for e in found] == sorted(every.index(e) for e in found)
+
+
+def test_an_outline_waits_for_a_line_that_is_still_being_written(tmp_path: Path) -> None:
+    path = tmp_path / events.FILE
+    path.write_bytes(b'{"v": 1, "type": "state", "state": "queued"}\n{"v": 1, "type": "sta')
+    found, offset = events.outline(path)
+    assert [e["state"] for e in found] == ["queued"]
+    with path.open("ab") as file:
+        file.write(b'te", "state": "running"}\n')
+    assert [e["state"] for e in events.outline(path, offset)[0]] == ["running"]
