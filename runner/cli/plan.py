@@ -44,12 +44,13 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"-o {args.output!r} is unknown; allowed are text, json and a file that ends with .json")
     loaded = load(args.paths, stdin=sys.stdin, overrides=overrides_of(args.set))
     plan = build(loaded, open_store(args.store))
+    if args.output not in {"text", "json"}:
+        saved.save(plan, Path(args.output))
     if args.output == "json":
         print(json.dumps(text.to_json(plan), indent=1, ensure_ascii=False))
     else:
         print("\n".join(text.lines(plan)))
     if args.output not in {"text", "json"}:
-        saved.save(plan, Path(args.output))
         print(f"Saved as {args.output}; `runner apply {args.output}` carries out exactly this.")
     return _code(plan) if args.exit_code else 0
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,18 +20,25 @@ from runner.plan import fingerprint
 from runner.plan.build import build
 from runner.plan.reasons import show
 from runner.plan.step import Input, Plan, Step
-from runner.schema.errors import ConflictError, PlanError
+from runner.schema.errors import ConflictError, PlanError, UsageError
 from runner.schema.kinds import job_class, kinds
 from runner.schema.load import Loaded
 from runner.schema.nodes import Fields
 from runner.store.local import Store
 
 FORMAT = "runner-plan"
+BEGINNING = re.compile(rb'\s*\{\s*"format"\s*:\s*"runner-plan"')
+HEAD_BYTES = 1024
 MAX_BYTES = 1 << 28
 
 
 def save(plan: Plan, path: Path) -> None:
-    """Write ``plan`` to ``path``, which appears whole or not at all. Raises PlanError."""
+    """Write ``plan`` to ``path``, which appears whole or not at all.
+
+    Raises UsageError when another file lies there, PlanError when it can't be written.
+    """
+    if path.exists() and not is_saved(str(path)):
+        raise UsageError(f"{str(path)!r} is there and no saved plan; it was left as it is, choose another file for -o")
     data = {"format": FORMAT, **_versions(), "plan": plan.to_json()}
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -65,8 +73,15 @@ def load_saved(path: Path, store: Store) -> Plan:
 
 
 def is_saved(source: str) -> bool:
-    """Whether a source on the command line is a saved plan and not a spec."""
-    return source.endswith(".json")
+    """Whether a source on the command line is a saved plan: a spec may be JSON too."""
+    path = Path(source)
+    try:
+        if not source.endswith(".json") or not path.is_file():
+            return False  # a pipe can be read only once
+        with path.open("rb") as file:
+            return BEGINNING.match(file.read(HEAD_BYTES)) is not None
+    except OSError:
+        return False  # whoever reads it as a spec says what is wrong with it
 
 
 def _versions() -> dict[str, Any]:
@@ -88,7 +103,7 @@ def _read(path: Path) -> Mapping[str, Any]:
     except (ValueError, RecursionError):
         data = None
     if not isinstance(data, dict) or data.get("format") != FORMAT:
-        raise PlanError(f"{str(path)!r} is no saved plan; `runner plan ... -o {path}` writes one")
+        raise PlanError(f"{str(path)!r} is no saved plan; `runner plan SPEC -o NEW.json` writes one")
     return data
 
 

@@ -113,9 +113,26 @@ def test_a_saved_plan_finds_its_work_done(tmp_path: Path, capsys: Capture) -> No
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
-def test_wrong_words_are_2(tmp_path: Path, capsys: Capture, words: list[str], said: str) -> None:
+def test_wrong_words_are_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, words: list[str], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "plan.json").write_text('{"format": "runner-plan"}')
     assert main(["apply", *words, "--store", str(tmp_path / "store")]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_json_file_that_is_no_saved_plan_is_applied_as_a_spec(tmp_path: Path, capsys: Capture) -> None:
+    apply_one(tmp_path, toys.write)
+    (tmp_path / "spec.yaml").rename(tmp_path / "spec.json")
+    words = ["--store", str(tmp_path / "store")]
+    assert main(["apply", str(tmp_path / "spec.json"), *words]) == 0
+    assert "nothing to do: 1 artifact" in capsys.readouterr().out
+    (tmp_path / "spec.json").write_text('{"kind": "asr-transcribe", "nmae": "toy"}')
+    assert main(["apply", str(tmp_path / "spec.json"), *words]) == 2
+    error = capsys.readouterr().err
+    assert "spec.json:1:28: nmae: " in error
+    assert "plan" not in error
 
 
 def test_a_missing_ray_is_named_with_the_way_out(tmp_path: Path) -> None:

@@ -88,6 +88,20 @@ def test_a_file_name_saves_the_plan(house: House, capsys: pytest.CaptureFixture[
     assert json.loads(Path("out.json").read_text())["format"] == "runner-plan"
 
 
+def test_only_a_saved_plan_is_written_over(house: House, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = json.dumps(house.spec())
+    Path("a.json").write_text(spec)
+    assert main(["plan", "a.json", "-o", "a.json"]) == 2
+    out, err = capsys.readouterr()
+    assert (out, Path("a.json").read_text()) == ("", spec)
+    assert "'a.json' is there and no saved plan; it was left as it is, choose another file" in err
+    assert main(["plan", "a.json", "-o", "plan.json"]) == 0
+    first = Path("plan.json").read_text()
+    house.clip("c")
+    assert main(["plan", "a.json", "-o", "plan.json"]) == 0
+    assert Path("plan.json").read_text() != first
+
+
 def test_variables_are_set(house: House, capsys: pytest.CaptureFixture[str]) -> None:
     _write(house, SPEC + "decode: {beam_size: '${vars.beam}'}\nvars: {beam: 1}\n")
     assert main(["plan", "a.yaml", "--set", "beam=7", "-o", "json"]) == 0

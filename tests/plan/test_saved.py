@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from runner.plan import fingerprint, saved
-from runner.schema.errors import ConflictError, PlanError
+from runner.schema.errors import ConflictError, PlanError, UsageError
 from runner.schema.jobs.asr_transcribe import AsrTranscribe
 from runner.store.local import open_store
 from tests.plan.house import House, write_model
@@ -124,6 +125,23 @@ def test_a_file_that_is_no_json(house: House, content: bytes) -> None:
         saved.load_saved(path, house.store)
     with pytest.raises(PlanError, match="can't read the plan"):
         saved.load_saved(house.folder / "none.json", house.store)
+
+
+def test_saved_plans_are_told_from_other_files(house: House) -> None:
+    path = _saved(house)
+    assert saved.is_saved(str(path))
+    path.write_bytes(path.read_bytes()[:200])  # damaged, and still a plan
+    assert saved.is_saved(str(path))
+    for name, content in (("spec.json", b'{"kind": "x", "format": "runner-plan"}'), ("empty.json", b"")):
+        (house.folder / name).write_bytes(content)
+        assert not saved.is_saved(str(house.folder / name))
+        with pytest.raises(UsageError, match=f"{name}' is there and no saved plan"):
+            saved.save(house.plan(house.spec()), house.folder / name)
+        assert (house.folder / name).read_bytes() == content
+    os.mkfifo(house.folder / "pipe.json")
+    for name in ("pipe.json", "none.json", "set.yaml", "."):
+        assert not saved.is_saved(str(house.folder / name))
+    assert not saved.is_saved("-")
 
 
 def test_a_place_that_cannot_be_written(house: House) -> None:
