@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from runner.schema.errors import JobError
 
 Samples = NDArray[np.float32]
 LogProbs = NDArray[np.float32]  # [frames, vocab]
+UNLOADABLE = (OSError, ValueError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError)
 
 
 class Acoustic:
@@ -121,9 +123,8 @@ def load(auto: Any, source: Source, *, dtype: torch.dtype) -> Any:
             ignore_mismatched_sizes=source.adapter is not None,  # the adapter brings its own head
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise JobError(f"{source.folder} cannot be loaded: {reason}", failure="ModelInvalid") from error
+    except UNLOADABLE as error:
+        raise JobError(f"{source.folder} cannot be loaded: {_why(error)}", failure="ModelInvalid") from error
     missing = sorted(key for key in found["missing_keys"] if "masked_spec_embed" not in key)
     if missing:
         raise JobError(
@@ -134,15 +135,25 @@ def load(auto: Any, source: Source, *, dtype: torch.dtype) -> Any:
     return model
 
 
+def _why(error: Exception) -> str:
+    """One line; libraries' own advice is left out where following it would be dangerous or lead nowhere."""
+    text = str(error).strip()
+    if isinstance(error, pickle.UnpicklingError | EOFError):
+        return "its pickle weights are damaged, or hold more than weights, which is never read"
+    if "ignore_mismatched_sizes" in text:
+        return "config.json does not fit the weights: shapes differ"
+    return (text.splitlines() or [type(error).__name__])[0]
+
+
 def _load_adapter(model: Any, source: Source) -> None:
     if not hasattr(model, "load_adapter"):
         raise JobError(f"{source.folder} has no language adapters: leave model.adapter out", failure="ModelInvalid")
     try:
         model.load_adapter(source.adapter, local_files_only=True, use_safetensors=None if source.allow_pickle else True)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except UNLOADABLE as error:
         there = sorted(p.name.split(".")[1] for p in Path(source.folder).glob("adapter.*.*"))
         raise JobError(
-            f"adapter {source.adapter!r} cannot be loaded: {str(error).splitlines()[0]}; the folder has "
+            f"adapter {source.adapter!r} cannot be loaded: {_why(error)}; the folder has "
             f"{', '.join(there[:20]) or 'none'}",
             failure="ModelInvalid",
         ) from error

@@ -125,6 +125,11 @@ def _spell(
             f"{file} names {beyond[0]!r}, for which the model has no output: there are {vocab_size}; "
             "the tokenizer belongs to another model, or its head was not resized"
         )
+    hidden = symbols.get(blank)
+    if hidden is not None and hidden not in silent:
+        raise _invalid(f"{file} names {hidden!r} for id {blank}, which is the CTC blank: it belongs to another model")
+    if not any(text for text, _ in spoken.values()):
+        raise _invalid(f"{file} names no symbol that gives text: it belongs to another model")
     return Alphabet(
         texts=tuple(spoken.get(id_, ("", False))[0] for id_ in range(vocab_size)),
         breaks=frozenset(id_ for id_, (_, breaks) in spoken.items() if breaks),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -195,3 +196,14 @@ def test_pickled_weights_are_refused_unless_asked_for(tmp_path: Path) -> None:
         Acoustic(before, device="cpu", dtype=torch.float32)
     allowed = Source(**{**vars(before), "allow_pickle": True})
     assert Acoustic(allowed, device="cpu", dtype=torch.float32).log_probs([tiny.sound(0.5)])
+
+
+def test_damaged_pickle_weights_are_named_without_dangerous_advice(tmp_path: Path) -> None:
+    folder = tiny.ctc(tmp_path / "model", "wav2vec2")
+    facts = source(folder)
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"x")
+    with pytest.raises(JobError, match="pickle weights are damaged") as found:
+        Acoustic(replace(facts, allow_pickle=True), device="cpu", dtype=torch.float32)
+    assert found.value.failure == "ModelInvalid"
+    assert "weights_only" not in str(found.value)

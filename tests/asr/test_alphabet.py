@@ -137,3 +137,11 @@ def test_broken_files_are_refused(tmp_path: Path, files: dict[str, Any]) -> None
 def test_text_that_is_no_json(tmp_path: Path) -> None:
     (tmp_path / "vocab.json").write_bytes(b"\xff{")
     assert "vocab.json" in refused(tmp_path)
+
+
+def test_a_letter_on_the_blank_belongs_to_another_model(tmp_path: Path) -> None:
+    assert "names 'a' for id 0, which is the CTC blank" in refused(write(tmp_path, vocab={"a": 0, "|": 1, "b": 2}))
+
+
+def test_a_vocabulary_without_letters_belongs_to_another_model(tmp_path: Path) -> None:
+    assert "names no symbol that gives text" in refused(write(tmp_path, vocab={"<pad>": 0, "|": 1}))
