@@ -28,6 +28,7 @@ class Ctc:
         self.vocab = self._acoustic.vocab_size
         self.alphabet = load_alphabet(setup, vocab=self.vocab, blank=self._acoustic.blank)
         self.blank = self.alphabet.blank
+        self.delimiter = min((id_ for id_ in self.alphabet.breaks if not self.alphabet.texts[id_]), default=None)
         self.about = self._acoustic.about
 
     def compute(self, windows: Sequence[Samples]) -> list[Rows]:
@@ -36,14 +37,22 @@ class Ctc:
 
     def finish(self, outcome: Outcome, piece: Piece, result: Rows, loud: NDArray[np.bool_]) -> Outcome:
         """The text of a recording's only window; the kept frames of one of several."""
-        quiet = ~loud[np.minimum(np.arange(len(result)), len(loud) - 1)]  # a mel front end may give a frame more
-        result[quiet] = silence.blank_rows(1, vocab=self.vocab, blank=self.blank)
+        heard = loud[np.minimum(np.arange(len(result)), len(loud) - 1)]  # a mel front end may give a frame more
+        silence.hush(result, heard, blank=self.blank, delimiter=self.delimiter)
         if not piece.alone:
             return replace(outcome, rows=result[piece.keep_from : piece.keep_to])
         decoded = text_of(
             result, setup=self._setup, alphabet=self.alphabet, first=piece.first, last=piece.first + outcome.samples
         )
         return replace(outcome, decoded=decoded)
+
+    def unheard(self, outcome: Outcome, piece: Piece) -> Outcome:
+        """A window that is all silence; between other windows it still keeps words apart."""
+        if piece.alone:
+            return outcome
+        row = silence.blank_rows(1, vocab=self.vocab, blank=self.blank)
+        silence.hush(row, np.zeros(1, np.bool_), blank=self.blank, delimiter=self.delimiter)
+        return replace(outcome, rows=row)
 
 
 def load_alphabet(setup: Setup, *, vocab: int, blank: int | None) -> Alphabet:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from runner.asr.trouble import RecordingError
+from runner.schema.errors import JobError
 
 Samples = NDArray[np.float32]
 SIGNS = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc")
@@ -29,7 +30,9 @@ class Halving:
             return self._halves(windows)
         try:
             return list(self._compute(windows)) if windows else []
-        except (RuntimeError, MemoryError) as error:
+        except JobError:
+            raise  # of the model, not of these windows
+        except Exception as error:  # whatever a library finds to object to in one window must not stop the job
             if not out_of_memory(error):
                 return self._alone(windows, error)
         return self._halve(windows)
@@ -51,7 +54,8 @@ class Halving:
     def _alone(self, windows: Sequence[Samples], error: Exception) -> list[Any]:
         """Another failure: find the windows that it comes from."""
         if len(windows) == 1:
-            return [RecordingError("failed", type(error).__name__, str(error).strip().splitlines()[0][:300])]
+            first_line = str(error).strip().partition("\n")[0]
+            return [RecordingError("failed", type(error).__name__, first_line[:300] or "no reason given")]
         return [result for window in windows for result in self([window])]
 
 

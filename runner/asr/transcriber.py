@@ -43,6 +43,10 @@ class Engine(Protocol):
         """``outcome`` with what the model's output says; ``loud`` is per frame whether anything can be heard."""
         ...
 
+    def unheard(self, outcome: Outcome, piece: Piece) -> Outcome:
+        """``outcome`` of a window in which nothing can be heard."""
+        ...
+
 
 ENGINES: dict[str, Callable[..., Engine]] = {"ctc": Ctc, "seq2seq": Whisper}
 
@@ -133,8 +137,13 @@ class Transcriber:
             if at in results:
                 timing.infer = spent * len(one.samples)
                 outcome = self._finished(outcome, piece, results[at], loud[at])
+            elif len(one.samples):
+                outcome = self.engine.unheard(outcome, piece)
             outcomes.append(outcome)
-        return outcomes, max(map(len, windows), default=0) * len(windows)
+        computed = sum(map(len, windows))
+        if self.about["layout"] == "padded":
+            computed = max(map(len, windows), default=0) * len(windows)
+        return outcomes, computed
 
     def _loud(self, heard: audio.Heard) -> NDArray[np.bool_]:
         source = self.setup.source

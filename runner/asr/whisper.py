@@ -115,6 +115,10 @@ class Whisper:
         )
         return replace(outcome, said=said)
 
+    def unheard(self, outcome: Outcome, piece: Piece) -> Outcome:
+        """A window that is all silence."""
+        return outcome
+
     def _said(self, segments: Sequence[dict[str, Any]]) -> list[Said]:
         return [said for segment in segments for said in self._words(list(self._tokens(segment)))]
 
