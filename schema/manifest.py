@@ -83,6 +83,16 @@ def table_of(path: Path) -> Path:
     return path
 
 
+def shown(audio: Path, *, base: str, name: str) -> str:
+    """``audio`` of a row as results and fingerprints show it: where ``name`` stands for the folder ``base``.
+
+    ``base`` is absolute, the folder that audio paths are relative to; ``name`` is that folder as the user sees it. So
+    a path that the user wrote relative stays relative, with `..` where it leaves the folder.
+    """
+    path, prefix = str(audio), base.rstrip("/") + "/"
+    return os.path.normpath(f"{name}/{path[len(prefix) :]}" if path.startswith(prefix) else path)
+
+
 def is_arrow(path: Path) -> bool:
     """Whether ``path`` is a folder written by ``Dataset.save_to_disk``, which only the datasets package can read."""
     return any(isfile(path / name) for name in ("state.json", "dataset_dict.json"))

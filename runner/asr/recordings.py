@@ -21,7 +21,7 @@ class Clip:
     """A recording, or a stretch of one, as the user named it."""
 
     path: str  # absolute
-    shown: str  # relative to the spec's folder, or as the manifest has it
+    shown: str  # as in fingerprints: relative to the spec's folder, absolute only where the user wrote that
     id: str | None = None
     text: str | None = None  # reference
     start: float | None = None  # seconds
@@ -59,13 +59,18 @@ def from_files(files: Iterable[str], *, folder: Path) -> Iterator[Clip]:
         yield Clip(path=os.path.join(folder, file), shown=file)  # noqa: PTH118 (Path costs 10 times as much)
 
 
-def from_manifest(path: Path, *, root: Path | None) -> Iterator[Clip]:
-    """Clips of a manifest. Raises SpecError with every bad row."""
-    base = os.path.abspath(root or manifest.table_of(path).parent)  # noqa: PTH100 (resolve would follow links)
-    for row in manifest.read(path, root=root):
-        shown = os.path.relpath(row.audio, base)
-        inside = not shown.startswith(os.pardir + os.sep)
-        shown = Path(shown).as_posix() if inside else str(row.audio)
+def from_manifest(path: Path, *, name: str | None, root: str | None, folder: Path) -> Iterator[Clip]:
+    """Clips of the table or audiofolder at ``path``; their paths are shown as the plan's fingerprint shows them.
+
+    ``name`` is the table as the spec has it, None for one out of an artifact: nobody needs to see where that lies.
+    ``root`` is the spec's own, relative to its ``folder``. Raises SpecError with every bad row.
+    """
+    lies = manifest.table_of(path).parent
+    base = os.path.abspath(lies if root is None else folder / root)  # noqa: PTH100 (resolve would follow links)
+    if root is None and name is not None:
+        root = name if path.is_dir() else os.path.dirname(name)  # noqa: PTH120 (a text, like root)
+    for row in manifest.read(path, root=Path(base)):
+        shown = manifest.shown(row.audio, base=base, name=root or ".")
         yield Clip(path=str(row.audio), shown=shown, id=row.id, text=row.text, start=row.start, end=row.end)
 
 

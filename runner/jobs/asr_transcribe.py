@@ -29,6 +29,8 @@ from runner.registry.family import Resolved
 from runner.registry.resolve import resolve
 from runner.schema.errors import JobError
 from runner.schema.jobs.asr_transcribe import AsrTranscribe
+from runner.schema.reference import is_reference
+from runner.schema.reference import is_reference
 
 Fields = dict[str, Any]
 WHISPER_S = 30  # that one window may last; the model computes as much for a shorter one
@@ -133,8 +135,9 @@ def _check_decode(spec: AsrTranscribe, model: Resolved) -> None:
 def _clips(spec: AsrTranscribe, ctx: Context) -> Iterator[Clip]:
     if spec.data.manifest is None:
         return recordings.from_files(ctx.inputs["data.audio"].files, folder=ctx.folder)
-    root = None if spec.data.root is None else ctx.folder / spec.data.root
-    return recordings.from_manifest(ctx.inputs["data.manifest"].path, root=root)
+    name = None if is_reference(spec.data.manifest) else spec.data.manifest
+    path = ctx.inputs["data.manifest"].path
+    return recordings.from_manifest(path, name=name, root=spec.data.root, folder=ctx.folder)
 
 
 def _check_texts(spec: AsrTranscribe, clips: Sequence[Clip]) -> None:

@@ -86,12 +86,10 @@ def of_manifest(table: Path, *, root: str | None, folder: Path) -> tuple[str, ..
         raise PlanError(f"manifest {str(table)!r} does not exist (looked in {str(folder)!r})")
     if manifest.is_arrow(path):
         return tuple(sorted(str(p.relative_to(path)) for p in path.rglob("*") if p.is_file()))
-    shown = normpath(root if root is not None else table if isdir(path) else table.parent)
-    base = os.path.abspath(folder / shown)  # noqa: PTH100 (Path.resolve would follow links)
-    prefix = base.rstrip("/") + "/"
-    names = (str(row.audio) for row in manifest.read(_table_of(path, table), root=Path(base)))
-    files = (f"{shown}/{name.removeprefix(prefix)}" if name.startswith(prefix) else name for name in names)
-    found = tuple(dict.fromkeys(map(normpath, files)))
+    name = normpath(root if root is not None else table if isdir(path) else table.parent)
+    base = os.path.abspath(folder / name)  # noqa: PTH100 (Path.resolve would follow links)
+    rows = manifest.read(_table_of(path, table), root=Path(base))
+    found = tuple(dict.fromkeys(manifest.shown(row.audio, base=base, name=name) for row in rows))
     if not found:
         raise PlanError(f"manifest {str(table)!r} names no recording; it needs one row for each")
     return found
