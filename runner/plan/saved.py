@@ -6,6 +6,7 @@ moved is named, and the plan is refused.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -39,7 +40,8 @@ def save(plan: Plan, path: Path) -> None:
     """
     if path.exists() and not is_saved(str(path)):
         raise UsageError(f"{str(path)!r} is there and no saved plan; it was left as it is, choose another file for -o")
-    data = {"format": FORMAT, **_versions(), "plan": plan.to_json()}
+    content = plan.to_json()
+    data = {"format": FORMAT, **_versions(), "sha256": _checksum(content), "plan": content}
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         beside.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
@@ -88,6 +90,10 @@ def _versions() -> dict[str, Any]:
     return {"runner": __version__, "hash_version": fingerprint.HASH_VERSION}
 
 
+def _checksum(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
 def _stale(path: Path, moved: list[str]) -> ConflictError:
     what = "; ".join(moved)
     return ConflictError(f"the plan in {str(path)!r} is stale: {what}; make it anew with `runner plan ... -o {path}`")
@@ -108,6 +114,8 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 
 def _plan(path: Path, data: Mapping[str, Any]) -> Plan:
+    if data.get("sha256") != _checksum(data.get("plan")):  # a slip of the hand, not an attack: anyone can hash
+        raise PlanError(f"the plan in {str(path)!r} was changed after it was saved; make it anew")
     try:
         return TypeAdapter(Plan).validate_json(json.dumps(data.get("plan")), strict=True)
     except ValidationError as error:

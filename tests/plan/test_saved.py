@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -111,10 +112,18 @@ def test_a_file_that_is_no_plan(house: House, harm: Callable[[dict[str, Any]], o
     path = _saved(house)
     data = json.loads(path.read_text())
     harm(data)
+    data["sha256"] = hashlib.sha256(json.dumps(data.get("plan"), sort_keys=True).encode()).hexdigest()
     path.write_text(json.dumps(data))
     with pytest.raises(PlanError) as caught:
         saved.load_saved(path, house.store)
     assert words in str(caught.value)
+
+
+def test_a_plan_changed_by_hand(house: House) -> None:
+    path = _saved(house)
+    path.write_text(path.read_text().replace('"beam_size": 1', '"beam_size": 3'))
+    with pytest.raises(PlanError, match="was changed after it was saved"):
+        saved.load_saved(path, house.store)
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"\xff", b"[" * 100_000])
