@@ -31,6 +31,7 @@ TABLES = (".jsonl", ".csv", ".tsv")
 FOLDER_TABLES = ("metadata.jsonl", "metadata.csv", "metadata.tsv")
 MAX_LINE_BYTES = 1 << 20
 MAX_PROBLEMS = 20
+MAX_SECONDS = 1e9  # 31 years: beyond is a slip, and sample counts would not fit
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -209,6 +210,6 @@ def _seconds(record: dict[str, Any], name: str) -> float | None:
         number = math.nan if isinstance(value, bool) or "_" in str(value) else float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
-    if not (math.isfinite(number) and number >= 0):
-        raise ValueError(f"{name}: must be seconds from 0 up, got {str(value)[:40]!r}")
+    if not 0 <= number <= MAX_SECONDS:  # NaN is not
+        raise ValueError(f"{name}: must be seconds from 0 to {MAX_SECONDS:.0f}, got {str(value)[:40]!r}")
     return number

@@ -30,8 +30,6 @@ from runner.registry.resolve import resolve
 from runner.schema.errors import JobError
 from runner.schema.jobs.asr_transcribe import AsrTranscribe
 from runner.schema.reference import is_reference
-from runner.schema.reference import is_reference
-
 Fields = dict[str, Any]
 WHISPER_S = 30  # that one window may last; the model computes as much for a shorter one
 

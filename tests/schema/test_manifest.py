@@ -78,6 +78,17 @@ def test_every_bad_row_is_reported_with_its_line(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["start", "end"])
+@pytest.mark.parametrize("value", ["1e308", "1e400", "-1", "1000000000.5", "Infinity", "NaN", '"1e308"', "9" * 400])
+def test_times_are_bounded(tmp_path: Path, name: str, value: str) -> None:
+    path = _write(tmp_path / "m.jsonl", f'{{"audio": "a.wav"}}\n{{"audio": "a.wav", "{name}": {value}}}\n')
+    ((line, message),) = _problems(path)
+    assert line == 2
+    assert message.startswith(f"{name}: must be seconds from 0 to 1000000000, got ")
+    (row,) = manifest.read(_write(path, f'{{"audio": "a.wav", "{name}": 1000000000}}\n'))
+    assert getattr(row, name) == 1e9
+
+
 @pytest.mark.parametrize(
     ("name", "content", "line", "words"),
     [
