@@ -30,6 +30,7 @@ from runner.registry.resolve import resolve
 from runner.schema.errors import JobError
 from runner.schema.jobs.asr_transcribe import AsrTranscribe
 from runner.schema.reference import is_reference
+
 Fields = dict[str, Any]
 WHISPER_S = 30  # that one window may last; the model computes as much for a shorter one
 
@@ -134,8 +135,13 @@ def _clips(spec: AsrTranscribe, ctx: Context) -> Iterator[Clip]:
     if spec.data.manifest is None:
         return recordings.from_files(ctx.inputs["data.audio"].files, folder=ctx.folder)
     name = None if is_reference(spec.data.manifest) else spec.data.manifest
-    path = ctx.inputs["data.manifest"].path
-    return recordings.from_manifest(path, name=name, root=spec.data.root, folder=ctx.folder)
+    return recordings.from_manifest(
+        ctx.inputs["data.manifest"].path,
+        name=name,
+        root=spec.data.root,
+        folder=ctx.folder,
+        unpacked=ctx.checkpoints / "recordings",
+    )
 
 
 def _check_texts(spec: AsrTranscribe, clips: Sequence[Clip]) -> None:
