@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from runner.asr import dataset_folder
 from runner.asr import header as headers
 from runner.asr.header import Header
 from runner.asr.trouble import RecordingError
@@ -59,12 +60,20 @@ def from_files(files: Iterable[str], *, folder: Path) -> Iterator[Clip]:
         yield Clip(path=os.path.join(folder, file), shown=file)  # noqa: PTH118 (Path costs 10 times as much)
 
 
-def from_manifest(path: Path, *, name: str | None, root: str | None, folder: Path) -> Iterator[Clip]:
-    """Clips of the table or audiofolder at ``path``; their paths are shown as the plan's fingerprint shows them.
+def from_manifest(path: Path, *, name: str | None, root: str | None, folder: Path, unpacked: Path) -> Iterator[Clip]:
+    """Clips of the table, audiofolder or datasets folder at ``path``.
+
+    Paths are shown as the plan's fingerprint shows them; what a datasets folder holds is told by its rows.
 
     ``name`` is the table as the spec has it, None for one out of an artifact: nobody needs to see where that lies.
-    ``root`` is the spec's own, relative to its ``folder``. Raises SpecError with every bad row.
+    ``root`` is the spec's own, relative to its ``folder``; what has no file of its own is put into ``unpacked``.
+    Raises SpecError with every bad row, JobError for a datasets folder.
     """
+    if manifest.is_arrow(path):
+        beside = None if root is None else folder / root
+        found = dataset_folder.rows(path, name=name or path.name, root=beside, unpacked=unpacked)
+        yield from (Clip(path=row.path, shown=row.shown, text=row.text) for row in found)
+        return
     lies = manifest.table_of(path).parent
     base = os.path.abspath(lies if root is None else folder / root)  # noqa: PTH100 (resolve would follow links)
     if root is None and name is not None:
