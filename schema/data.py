@@ -34,9 +34,10 @@ class AudioData(Block):
     manifest: Annotated[
         Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(checked)] | None, MANIFEST
     ] = None
-    """A `.jsonl`, `.csv` or `.tsv` table with `audio` and optional `text`, `id`, `start`, `end` (seconds); a datasets
-    folder; or `artifact:NAME#path`. A table of a job of the same set counts as naming that job's own recordings: give
-    `artifact:NAME@VERSION#path` where `root` leads to others."""
+    """A `.jsonl`, `.csv` or `.tsv` table with `audio` and optional `text`, `id`, `start`, `end` (seconds); a folder of
+    `Dataset.save_to_disk`, of which audio and text are read, and whose changes are seen but not those of files that it
+    only names; or `artifact:NAME#path`. A table of a job of the same set counts as naming that job's own recordings:
+    give `artifact:NAME@VERSION#path` where `root` leads to others."""
 
     root: Annotated[str | None, RESULT, Field(min_length=1, max_length=4096)] = None
     """Folder that the manifest's audio paths are relative to; left out: the manifest's own folder."""
