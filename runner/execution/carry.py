@@ -44,10 +44,11 @@ def carry_out(
     kinds, in tests. Raises InfeasibleError before anything has run.
     """
     apply = _Apply(plan, store, progress, job)
-    try:
-        return apply.run(make_executor, here=here)
-    finally:
-        apply.close()
+    with apply.watching():  # also while it closes: ray takes seconds to end, and what is published is told all the same
+        try:
+            return apply.run(make_executor, here=here)
+        finally:
+            apply.close()
 
 
 class _Apply:
@@ -67,26 +68,33 @@ class _Apply:
         self._capacity = Capacity(nodes=())
         self._spared = frozenset(process.descendants(os.getpid()))  # they were there before
 
+    def watching(self) -> contextlib.AbstractContextManager[None]:
+        """Take signals as orders to end."""
+        return self._signals.watching(ask=self._ask, hard=lambda: self._hard(Cancelled("interrupted")))
+
     def run(self, make_executor: Callable[[LastResort], Executor], *, here: bool) -> tuple[StepResult, ...]:
         """Every step's result, in the order of the plan."""
-        with self._signals.watching(ask=self._ask, hard=lambda: self._hard(Cancelled("interrupted"))):
-            if any(step.action == "create" for step in self._plan.steps):
-                self._start(make_executor, here=here)
-            while self._waiting or self._tasks:
-                self._settle_what_cannot_run()
-                self._start_what_can()
-                self._collect()
+        if any(step.action == "create" for step in self._plan.steps):
+            self._start(make_executor, here=here)
+        while self._waiting or self._tasks:
+            self._settle_what_cannot_run()
+            self._start_what_can()
+            self._collect()
         return tuple(self._results[step.name] for step in self._plan.steps)
 
     def close(self) -> None:
         """Leave nothing open: leases, streams, processes."""
+        self._signals.calm()  # what was asked to end has ended
         for task in self._tasks.values():  # only when an error of ours comes through here
             task.release()
-        self._watch.close()
-        self._progress.close()
-        if self._executor is not None:
-            self._executor.close()
-            process.end_descendants(self._spared)
+        try:
+            self._watch.close()
+            self._progress.close()
+            if self._executor is not None:
+                self._executor.close()
+        finally:
+            if self._executor is not None:
+                self._end_processes()
 
     def _start(self, make_executor: Callable[[LastResort], Executor], *, here: bool) -> None:
         if here:
@@ -227,6 +235,10 @@ class _Apply:
 
     # the end
 
+    def _end_processes(self) -> None:
+        spare = frozenset() if self._executor is None else self._executor.spare
+        process.end_descendants(self._spared | spare)
+
     def _ask(self) -> None:
         for task in self._tasks.values():
             task.ask_to_end()
@@ -237,8 +249,7 @@ class _Apply:
         try:
             for task in self._tasks.values():
                 task.end_hard(reason)
-            spare = frozenset() if self._executor is None else self._executor.spare
-            process.end_descendants(self._spared | spare)
+            self._end_processes()
             self._progress.say("stopped hard; apply again to go on")
             self._progress.close()  # a terminal gets its cursor back
         finally:

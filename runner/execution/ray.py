@@ -100,9 +100,11 @@ class Ray:
 
     def close(self) -> None:
         """Leave the cluster; ends the one that was started here."""
-        ray.shutdown()
-        if self._guard is not None:
-            guard.stop(self._guard)
+        try:
+            ray.shutdown()
+        finally:
+            if self._guard is not None:
+                guard.stop(self._guard)
 
     def _without_machines(self) -> Sequence[tuple[Order, Outcome]] | None:
         """Attempts that wait for a place when no machine is left to give them one; what runs already may go on."""

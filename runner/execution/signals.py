@@ -33,10 +33,14 @@ class Signals:
         try:
             yield
         finally:
-            if self._timer is not None:
-                self._timer.cancel()
+            self.calm()
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    def calm(self) -> None:
+        """Stop the grace of a first signal: what was asked to end has ended."""
+        if self._timer is not None:
+            self._timer.cancel()
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         if self.asked:

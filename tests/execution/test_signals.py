@@ -6,13 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from runner.execution import runs
+from runner.execution import cluster, runs
 from runner.execution.runs import Run
 from runner.store.local import Store, open_store
 from tests.e2e.helpers import ROOT, alive, environment
@@ -107,6 +108,21 @@ def test_a_second_signal_stops_at_once_and_leaves_no_process(tmp_path: Path, wor
     assert time.monotonic() - began < 4
     _wait(lambda: not alive(tmp_path.name), within_s=5)
     assert (_only(store).state, store.holder("toy")) == ("cancelled", None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_a_signal_while_ray_shuts_down_changes_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    folder_with(tmp_path, spec())
+    store = open_store(_place(tmp_path))
+    apply = _start(tmp_path, "write", [])
+    _wait(lambda: store.versions("toy") == ["v1"])
+    time.sleep(0.3)  # the shutdown takes 2 s
+    os.killpg(apply.pid, number)
+    said, _ = apply.communicate(timeout=30)
+    assert apply.returncode == 0, said
+    assert not list(Path(tempfile.gettempdir()).glob(f"{cluster.TEMP}{apply.pid}-*"))
+    assert not alive(tmp_path.name)
 
 
 @pytest.mark.parametrize("words", EXECUTORS)
