@@ -172,14 +172,33 @@ def _row(record: dict[str, Any], *, line: int, base: str) -> Row:
     audio = _text(record, AUDIO)
     if not audio:
         raise ValueError(_why_no_audio(record))
-    if "\0" in audio:
-        raise ValueError("audio: a path cannot hold a NUL character")
+    _check_path(audio)
     start, end = _seconds(record, "start"), _seconds(record, "end")
     if end is not None and end <= (start or 0.0):
         raise ValueError(f"end: must be after start ({start or 0.0:g} s), got {end:g}")
     name = record.get("id")
     label = str(name) if type(name) is int else _text(record, ("id",))
-    return Row(audio=Path(base, audio), text=_text(record, TEXT), id=label, start=start, end=end, line=line)
+    text = _text(record, TEXT)
+    _check_utf8("id", label)
+    _check_utf8("text", text)
+    return Row(audio=Path(base, audio), text=text, id=label, start=start, end=end, line=line)
+
+
+def _check_path(audio: str) -> None:
+    if "\0" in audio:
+        raise ValueError("audio: a path cannot hold a NUL character")
+    try:
+        os.fsencode(audio)  # bytes that are not UTF-8 may be in a file's name: "\udc80" to "\udcff" stand for them
+    except UnicodeEncodeError as error:
+        raise ValueError(f"audio: a path cannot hold {audio[error.start]!a}, half of a character") from None
+
+
+def _check_utf8(name: str, value: str | None) -> None:
+    try:
+        (value or "").encode()
+    except UnicodeEncodeError as error:
+        half = ascii((value or "")[error.start])
+        raise ValueError(f"{name}: {half} is half of a character; write the character itself") from None
 
 
 def _why_no_audio(record: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 
@@ -76,6 +77,22 @@ def test_every_bad_row_is_reported_with_its_line(tmp_path: Path) -> None:
         and "must be after start (2 s), got 1" in texts
         and "NUL" in texts
     )
+
+
+@pytest.mark.parametrize("name", ["id", "text", "sentence", "audio"])
+def test_half_a_character_is_named(tmp_path: Path, name: str) -> None:
+    record = json.dumps({"audio": "a.wav", name: "x\ud800"})
+    path = _write(tmp_path / "m.jsonl", f'{{"audio": "a.wav", "text": "\\ud83d\\ude00"}}\n{record}\n')
+    ((line, message),) = _problems(path)
+    assert line == 2
+    assert message.startswith("text: " if name == "sentence" else f"{name}: ")
+    assert "'\\ud800'" in message
+
+
+def test_a_path_need_not_be_utf8(tmp_path: Path) -> None:
+    path = _write(tmp_path / "m.jsonl", json.dumps({"audio": "ma\udce7\udce3.wav"}))
+    (row,) = manifest.read(path)
+    assert os.fsencode(row.audio.name) == b"ma\xe7\xe3.wav"
 
 
 @pytest.mark.parametrize("name", ["start", "end"])
