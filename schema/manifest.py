@@ -5,7 +5,7 @@ A table is `.jsonl`, `.csv` or `.tsv` (tab-separated, no quoting), or an audiofo
 (arrow files) is no table: see ``is_arrow``.
 """
 
-# ruff: noqa: PTH112, PTH113 - os.path says False where Path raises: a name too long, a folder closed to us
+# ruff: noqa: PTH110, PTH112, PTH113 - os.path says False where Path raises: a name too long, a folder closed to us
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from os.path import isdir, isfile
+from os.path import exists, isdir, isfile
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,8 @@ def table_of(path: Path) -> Path:
         raise SpecError([_problem(path, 1, f"{what}; an audiofolder has one of {', '.join(FOLDER_TABLES)}")])
     if path.suffix.lower() not in TABLES:
         raise SpecError([_problem(path, 1, f"unknown manifest type {path.suffix!r}; known are {', '.join(TABLES)}")])
+    if exists(path) and not isfile(path):  # to read a pipe would wait for ever, and twice it cannot be read
+        raise SpecError([_problem(path, 1, "is no plain file (a pipe or a device); a table is read more than once")])
     return path
 
 

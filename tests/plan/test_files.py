@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,12 @@ def test_files_of_an_audiofolder_and_of_an_arrow_folder(folder: Path) -> None:
     (folder / "empty" / "state.json").write_text("{}")
     (folder / "empty" / "data-00000.arrow").write_bytes(b"x")
     assert files.of_manifest(Path("empty"), root=None, folder=folder) == ("data-00000.arrow", "state.json")
+
+
+def test_a_manifest_that_is_a_pipe_is_refused_and_not_waited_for(folder: Path) -> None:
+    os.mkfifo(folder / "m.jsonl")
+    with pytest.raises(PlanError, match=r"^manifest 'm\.jsonl': is no plain file"):
+        files.of_manifest(Path("m.jsonl"), root=None, folder=folder)
 
 
 @pytest.mark.parametrize(

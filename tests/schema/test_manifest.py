@@ -137,6 +137,14 @@ def test_missing_table_and_odd_folders(tmp_path: Path) -> None:
     assert "datasets package" in _problems(tmp_path)[0][1]
 
 
+def test_a_pipe_is_no_table(tmp_path: Path) -> None:
+    for name in ("m.jsonl", "metadata.csv"):
+        os.mkfifo(tmp_path / name)
+        ((line, message),) = _problems(tmp_path / name)
+        assert (line, message[:16]) == (1, "is no plain file")
+    assert "holds no table" in _problems(tmp_path)[0][1]
+
+
 def test_problems_stop_at_twenty(tmp_path: Path) -> None:
     path = _write(tmp_path / "m.jsonl", '{"text": "x"}\n' * 100)
     assert len(_problems(path)) == manifest.MAX_PROBLEMS
