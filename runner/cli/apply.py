@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import json
 import os
@@ -76,7 +77,8 @@ def _carry_out(args: argparse.Namespace, plan: Plan, store: Store, *, quiet: boo
 
     if not quiet:
         print("\n".join(text.lines(plan)), flush=True)
-    with _screen() as screen:
+    # ray's threads print on sys.stdout whatever it is told (2.60): a worker that died, for one
+    with _screen() as screen, contextlib.redirect_stdout(sys.stderr):
         shown = progress.choose(screen, silent=quiet)
         make = choose.executor(local=args.local, address=args.address, say=shown.say)
         here = args.local or choose.address_of(args.address) is None

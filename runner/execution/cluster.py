@@ -44,6 +44,7 @@ def prepare(address: str | None) -> Place:
     os.environ.update(
         RAY_USAGE_STATS_ENABLED="0",
         RAY_USAGE_STATS_PROMPT_ENABLED="0",
+        RAY_COLOR_PREFIX="0",  # what ray prints all the same is plain
         RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="1",  # num_gpus=0 hides the GPUs (ray#54868)
         PYTHONPATH=_with_checkout(os.environ.get("PYTHONPATH", "")),
     )

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from runner.cli.main import main
+from runner.execution.inline import Inline
+from runner.execution.order import Order, Outcome
 from tests.e2e.helpers import ROOT, RUNNER, environment
 from tests.execution import toys
 from tests.execution.helpers import applied, apply_one, folder_with, planned, spec
@@ -20,6 +22,28 @@ Capture = pytest.CaptureFixture[str]
 
 def _apply(tmp_path: Path, *words: str) -> int:
     return main(["apply", str(tmp_path / "spec.yaml"), "--store", str(tmp_path / "store"), "--local", *words])
+
+
+class _Talker(Inline):
+    """Fails each order, and prints as ray's threads do."""
+
+    def submit(self, order: Order) -> None:
+        print("(raylet) a worker died")
+        self._done.append((order, Outcome(state="failed", failure="NotFound", exit_code=1, again=False, message="x")))
+
+
+@pytest.mark.parametrize("words", [[], ["-o", "json"]], ids=["text", "json"])
+def test_what_the_executor_prints_goes_to_stderr(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.setattr("runner.execution.choose.executor", lambda **_: lambda hard: _Talker(hard=hard))
+    folder_with(tmp_path, spec())
+    assert _apply(tmp_path, *words) == 1
+    heard = capsys.readouterr()
+    assert heard.err == "(raylet) a worker died\n"
+    assert "raylet" not in heard.out
+    if words:
+        assert json.loads(heard.out)["exit_code"] == 1
 
 
 def test_nothing_to_do(tmp_path: Path, capsys: Capture) -> None:
