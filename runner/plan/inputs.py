@@ -111,6 +111,7 @@ class Pinner:
                 path=os.path.normpath(folder / field.value) if field.mark is Mark.MANIFEST else None,
                 files=len(inside),
                 size=sum(entry.size for entry in inside),
+                missing=sum(entry.digest == MISSING for entry in inside),
             )
         return replace(self._pins[key], field=field.input)
 

@@ -48,6 +48,20 @@ def test_text_says_what_and_why(house: House, capsys: pytest.CaptureFixture[str]
     )
 
 
+def test_recordings_that_are_missing_are_counted(house: House, capsys: pytest.CaptureFixture[str]) -> None:
+    _write(house, SPEC.replace('audio: ["clips/*.wav"]', "manifest: m.jsonl"))
+    lines = ['{"audio": "clips/a.wav"}', '{"audio": "gone.wav"}', '{"audio": "gone.wav", "start": 1}']
+    (house.folder / "m.jsonl").write_text("\n".join(lines))
+    assert main(["plan", "a.yaml"]) == 0
+    assert "    data.manifest: m.jsonl, 2 files, 1 B, 1 of 2 not found, sha256 " in capsys.readouterr().out
+    assert main(["plan", "a.yaml", "-o", "json"]) == 0
+    model, table = json.loads(capsys.readouterr().out)["steps"][0]["inputs"]
+    assert (model["missing"], table["missing"], table["files"]) == (0, 1, 2)
+    (house.folder / "gone.wav").write_bytes(b"x")
+    assert main(["plan", "a.yaml"]) == 0
+    assert "not found" not in capsys.readouterr().out
+
+
 def test_nothing_to_do_is_one_line_a_step(house: House, capsys: pytest.CaptureFixture[str]) -> None:
     _write(house, SPEC)
     house.publish(house.step())
