@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from os.path import isdir, isfile
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +97,20 @@ def open_source(id: str, *, revision: str, folder: Path) -> Source:  # noqa: A00
             )
         return hub.open_repository(repo, revision=pinned or revision)
     except PlanError as error:
-        if (folder / id).is_dir():
-            raise PlanError(f"{error}; the folder {id!r} is here: write './{id}' for it") from error
+        here = _here(id, folder)
+        if here:
+            raise PlanError(f"{error}; {here}") from error
         raise
+
+
+def _here(id: str, folder: Path) -> str:  # noqa: A002
+    """What to write where ``id`` is a path that lacks its `./`; empty where nothing is there."""
+    if isdir(folder / id):  # noqa: PTH112 (Path raises where a name is too long)
+        return f"the folder {id!r} is here: write './{id}' for it"
+    if isfile(folder / id):  # noqa: PTH113
+        beside = f"./{id.rpartition('/')[0]}"
+        return f"the file './{id}' is here, but a model is the folder that holds config.json: write {beside!r} for that"
+    return ""
 
 
 def _processor(configs: dict[str, Fields]) -> Fields:

@@ -198,6 +198,16 @@ def test_a_folder_by_that_name_is_hinted_at(server: Hub, tmp_path: Path) -> None
         resolve("tiny", folder=tmp_path)
 
 
+@pytest.mark.parametrize(("name", "beside"), [("clips/a.wav", "./clips"), ("a.wav", "./"), ("x/y/a.bin", "./x/y")])
+def test_a_file_by_that_name_is_hinted_at(server: Hub, tmp_path: Path, name: str, beside: str) -> None:
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).touch()
+    with pytest.raises(PlanError) as caught:
+        resolve(name, folder=tmp_path)
+    said = f"; the file './{name}' is here, but a model is the folder that holds config.json: write {beside!r} for that"
+    assert str(caught.value).endswith(said)
+
+
 def test_own_code_needs_trust_and_a_commit(server: Hub, tmp_path: Path) -> None:
     config = models.WAV2VEC2 | {"auto_map": {"AutoModelForCTC": "modeling.Mine"}}
     server.repos[ID].files |= {"config.json": json.dumps(config).encode(), "modeling.py": b"raise SystemExit('ran')"}
