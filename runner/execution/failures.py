@@ -11,6 +11,7 @@ from runner.schema.errors import (
     InfeasibleError,
     JobError,
     PlanError,
+    StoreError,
     UserError,
 )
 
@@ -91,6 +92,10 @@ BY_ERRNO: dict[int, FailureClass] = {
     errno.ENOENT: "NotFound",
     errno.ENOMEM: "OutOfMemoryHost",
 }
+NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+# A store that takes no writes is Infeasible: what the step needs, a place to publish in, cannot be had here. It is
+# neither tried again nor does it cost the checkpoints; DiskFull does the same, but sends people to look for space.
+STORE_REFUSES = {errno.EROFS, errno.EACCES, errno.EPERM}
 BY_TYPE: tuple[tuple[type[BaseException], FailureClass], ...] = (
     (OutOfTime, "Timeout"),
     (InfeasibleError, "Infeasible"),
@@ -124,6 +129,10 @@ def describe(error: BaseException) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, UserError):
         return text
+    if isinstance(error, OSError) and error.errno in NO_SPACE:
+        what = f"can't write {error.filename!r}" if error.filename else "can't write"
+        advice = "free some space (`runner artifacts gc --delete` removes what nothing needs) and apply again"
+        return f"{what}: {error.strerror}; {advice}"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
@@ -144,6 +153,9 @@ def _one(error: BaseException) -> FailureClass | None:
         name = f"{kind.__module__}.{kind.__qualname__}"
         if name in BY_NAME:
             return BY_NAME[name]
+    cause = error.__cause__
+    if isinstance(error, StoreError) and isinstance(cause, OSError) and cause.errno in STORE_REFUSES:
+        return "Infeasible"
     if isinstance(error, OSError) and error.errno in BY_ERRNO:
         return BY_ERRNO[error.errno]
     for base, failure in BY_TYPE:

@@ -31,6 +31,9 @@ def _caused(error: BaseException, cause: BaseException) -> BaseException:
         (OSError(errno.ENOMEM, "x"), "OutOfMemoryHost"),
         (OSError(errno.ENOSPC, "x"), "DiskFull"),
         (_caused(StoreError("can't publish"), OSError(errno.ENOSPC, "x")), "DiskFull"),
+        (_caused(StoreError("can't publish"), OSError(errno.EROFS, "x")), "Infeasible"),
+        (_caused(StoreError("can't publish"), PermissionError(errno.EACCES, "x")), "Infeasible"),
+        (PermissionError(errno.EACCES, "x"), "UserCode"),
         (FileNotFoundError(errno.ENOENT, "x"), "NotFound"),
         (PlanError("x"), "NotFound"),
         (EntryNotFoundError("x"), "NotFound"),
@@ -92,3 +95,17 @@ def test_messages_are_one_line() -> None:
     assert failures.describe(ValueError("a\nb")) == "ValueError: a b"
     assert failures.describe(JobError("clip 7 is empty", failure="DataInvalid")) == "clip 7 is empty"
     assert failures.describe(KeyboardInterrupt()) == "KeyboardInterrupt"
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "can't write: No space left on device; "),
+        (OSError(errno.EDQUOT, "Quota exceeded", "/s/a.txt"), "can't write '/s/a.txt': Quota exceeded; "),
+    ],
+    ids=["no file", "file"],
+)
+def test_a_full_disk_is_told_with_what_to_do(error: OSError, told: str) -> None:
+    message = failures.describe(error)
+    assert message.startswith(told)
+    assert "runner artifacts gc --delete" in message
