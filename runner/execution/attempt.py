@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 import traceback
@@ -45,20 +46,23 @@ def carry_out(order: Order, *, pool: Callable[[Tools], Pool], hard: Callable[[St
 
     ``hard`` ends a job that does not stop when it must; it does not return.
     """
-    store = open_store(order.store)
-    folder = store.run_folder(order.run)
-    writer = Writer(folder / events.FILE, order.run)
+    try:
+        folder = open_store(order.store).run_folder(order.run)
+        with contextlib.closing(Writer(folder / events.FILE, order.run)) as writer:
+            return _captured(order, folder, writer, pool, hard)
+    except (UserError, OSError) as error:  # the stream or the log cannot be written
+        return failed(error)
+
+
+def _captured(
+    order: Order, folder: Path, writer: Writer, pool: Callable[[Tools], Pool], hard: Callable[[Stop], None]
+) -> Outcome:
     alarm = Alarm(marker=folder / CANCEL, timeout_s=order.timeout_s, hard=hard)
     writer.write("state", state="running", attempt=order.attempt, process=asdict(me()))
     share = order.share
-    try:
-        with capture.captured(folder / capture.FILE) as say, limits.applied(threads=share.threads, gpus=share.gpus):
-            tools = Tools(folder=folder, check=alarm.check, log=_teller(writer, say))
-            return _guarded(order, alarm, writer, pool(tools), tools)
-    except OSError as error:  # the log cannot be written
-        return failed(error)
-    finally:
-        writer.close()
+    with capture.captured(folder / capture.FILE) as say, limits.applied(threads=share.threads, gpus=share.gpus):
+        tools = Tools(folder=folder, check=alarm.check, log=_teller(writer, say))
+        return _guarded(order, alarm, writer, pool(tools), tools)
 
 
 def _guarded(order: Order, alarm: Alarm, writer: Writer, pool: Pool, tools: Tools) -> Outcome:
