@@ -6,6 +6,9 @@ from __future__ import annotations
 
 import argparse
 import ast
+import codecs
+import io
+import json
 import os
 import sys
 import traceback
@@ -17,12 +20,16 @@ from runner.schema import discover
 from runner.schema.errors import UsageError, UserError
 
 PACKAGE = "runner.cli"
+ESCAPED = "runner-escaped"  # name of our handler of encoding errors
 EPILOG = "Exit codes: 0 done or nothing to do, 1 a job failed, 2 invalid spec or usage, 3 a gate was not met, "
 EPILOG += "4 resources can't be had, 5 conflict, 10 changes are pending (plan --exit-code), 130 interrupted."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # tests may put another kind there
+            stream.reconfigure(errors=ESCAPED)
     words = list(sys.argv[1:] if argv is None else argv)
     verbs = [name for name in discover.names(PACKAGE) if name != "main"]
     try:
@@ -90,6 +97,14 @@ def _summary(verb: str) -> str:
     text = resources.files(PACKAGE).joinpath(verb.replace("-", "_") + ".py").read_text(encoding="utf-8")
     return (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]
 
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    """What a stream's encoding lacks, as JSON escapes it: Python's `backslashreplace` writes \\xe9, no JSON."""
+    assert isinstance(error, UnicodeEncodeError)
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
+
+
+codecs.register_error(ESCAPED, _escaped)
 
 if __name__ == "__main__":
     sys.exit(main())
