@@ -14,7 +14,7 @@ ROWS = ("a.wav", "../clips/a.wav", "./deep/../b.wav", "../../above.wav", "/data/
 
 
 def _shown(folder: Path, name: str, root: str | None) -> list[str]:
-    found = recordings.from_manifest(folder / name, name=name, root=root, folder=folder)
+    found = recordings.from_manifest(folder / name, name=name, root=root, folder=folder, unpacked=folder)
     return [clip.shown for clip in found]
 
 
@@ -48,5 +48,5 @@ def test_a_table_given_by_an_absolute_path(folder: Path) -> None:
 
 
 def test_nobody_sees_where_an_artifact_lies(folder: Path) -> None:
-    found = recordings.from_manifest(folder / "sub" / "m.jsonl", name=None, root=None, folder=folder / "elsewhere")
+    found = recordings.from_manifest(folder / "sub" / "m.jsonl", name=None, root=None, folder=folder, unpacked=folder)
     assert [clip.shown for clip in found][:4] == ["a.wav", "../clips/a.wav", "b.wav", "../../above.wav"]
