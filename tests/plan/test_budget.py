@@ -24,12 +24,14 @@ CPU_S = 2.0  # measured 1.4 beside light work on two cores, 1.9 beside heavy
 MEMORY_MB = 150  # measured 68
 HEAVY = {"torch", "ray", "transformers", "numpy", "triton", "datasets"}
 PLAN = """
-import json, resource, sys
+import json, pathlib, re, resource, sys
 from runner.cli.main import main
 code = main(json.loads(sys.argv[1]))
 used = resource.getrusage(resource.RUSAGE_SELF)
+# VmHWM, not ru_maxrss: the latter keeps the peak of the process that this one was forked from
+peak = int(re.search(r"VmHWM:\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1]) / 1000
 top = sorted({name.partition(".")[0] for name in sys.modules})
-print(json.dumps([code, used.ru_utime + used.ru_stime, used.ru_maxrss / 1000, top]), file=sys.stderr)
+print(json.dumps([code, used.ru_utime + used.ru_stime, peak, top]), file=sys.stderr)
 """
 
 
