@@ -24,7 +24,7 @@ from runner.schema.errors import JobError
 Samples = NDArray[np.float32]
 LogProbs = NDArray[np.float32]  # [frames, vocab]
 UNLOADABLE = (OSError, ValueError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError)
-# hidden size under which threads cost more than they do: on a busy machine the model of the quickstart (128) transcribed
+# hidden size under which threads cost more than they do: on a busy machine the quickstart's model (128) transcribed
 # 20 s of audio a second with two threads, 150 to 250 with one. compute.workers is the way to use more cores
 SMALL = 256
 
