@@ -34,7 +34,7 @@ class Model(Block):
     """Accept weights stored as pickle where there is no safetensors file; they are read with weights-only loading."""
 
     trust_remote_code: Annotated[bool, RESULT] = False
-    """Run Python code that comes with the model; needs `revision` to be a full commit."""
+    """Run Python code that comes with the model; a hub id then needs a full commit as its `revision`."""
 
     @model_validator(mode="before")
     @classmethod

@@ -14,7 +14,7 @@ from runner.plan.capacity import local_capacity
 
 # packages whose version may change a result or a speed
 PACKAGES = (
-    *("torch", "transformers", "tokenizers", "safetensors", "numpy", "soundfile", "soxr", "jiwer", "numba"),
+    *("torch", "transformers", "tokenizers", "safetensors", "numpy", "soundfile", "soxr", "jiwer"),
     *("ray", "pydantic", "huggingface_hub"),
 )
 

@@ -44,7 +44,7 @@ def run(spec: AsrTranscribe, ctx: Context) -> Result:
     clips = list(_clips(spec, ctx))
     _check_texts(spec, clips)
     found = _listed(spec, ctx, clips, setup)
-    probed_s = time.perf_counter() - began
+    headers_s = time.perf_counter() - began
     layout = Layout(found, _cut(spec, setup))
     size = _sizing(spec, ctx, model)
     plan = batches.plan(_padded_lengths(layout, setup), size.size(rate=setup.source.rate, windows=spec.batch.files))
@@ -71,7 +71,7 @@ def run(spec: AsrTranscribe, ctx: Context) -> Result:
         ledger=ledger(_about(ctx), plan=plan, size=size),
         tables=tables(summary, scored=scores),
         plots=plots(summary),
-        timings={"probe": probed_s, **{stage: ms / 1000 for stage, ms in summary.stages.items()}},
+        timings={"headers": headers_s, **{stage: ms / 1000 for stage, ms in summary.stages.items()}},
         notes=_notes(summary),
         failure=_failure(spec, summary),
     )

@@ -22,7 +22,7 @@ class File:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """The content of ``manifest.json``; DESIGN: contracts, store."""
+    """The content of ``manifest.json``."""
 
     schema_version: int = SCHEMA_VERSION
     name: str

@@ -14,7 +14,7 @@ FAMILY = Family(
     features="features",
     mask="always",
     normalise="each mel bin to zero mean and unit variance over the utterance, by the feature extractor",
-    limits=("its feature extractor needs the package librosa", ".nemo checkpoints must be converted first"),
+    limits=(".nemo checkpoints must be converted first",),
     head=("ctc_head.weight",),
     keys={
         "vocab_size": "vocab_size",
