@@ -141,13 +141,15 @@ class _OneDnnConvolution(nn.Module):
 
 
 def _bias(module: Any) -> torch.Tensor | None:
-    return None if module.bias is None else module.bias.detach()
+    return None if module.bias is None else module.bias.detach().clone()
 
 
 def _use_onednn(model: Any) -> None:
     """Replace linear layers and positional convolutions one by one, so that no weight is there twice for long."""
     _replace(model, nn.Linear, lambda plain: _OneDnnLinear(plain.weight.detach(), _bias(plain)))
     _replace(model.base_model.encoder, nn.Conv1d, _OneDnnConvolution)
+    for kept in (*model.parameters(), *model.buffers()):
+        kept.data = kept.data.clone()  # one tensor that lies in the mapped file keeps all of it (1.3 GB) in memory
 
 
 def _replace(model: nn.Module, kind: type[nn.Module], make: Callable[[Any], nn.Module]) -> None:
