@@ -101,7 +101,8 @@ class Ray:
     def close(self) -> None:
         """Leave the cluster; ends the one that was started here."""
         try:
-            ray.shutdown()
+            with cluster.own_signals():  # ray's C++ side gives SIGTERM back to the system while it shuts down
+                ray.shutdown()
         finally:
             if self._guard is not None:
                 guard.stop(self._guard)
