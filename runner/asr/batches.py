@@ -15,8 +15,9 @@ MAX_PADDING = 0.03  # of a batch's samples; a length-sorted corpus stays far bel
 class Size:
     """How large a batch may be."""
 
-    samples: int  # padded samples: longest window times windows
+    samples: int  # padded samples: longest window times windows; when packed, samples
     windows: int
+    packed: bool = False  # whether the model takes windows without padding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,13 +52,14 @@ def plan(lengths: NDArray[np.int64], size: Size) -> Plan:
     bounds, padded = [0], 0
     longest = count = held = 0
     for position, length in enumerate(lengths[order].tolist()):
-        grown = longest * (count + 1)
-        if count and (grown > size.samples or count >= size.windows or held + length < (1 - MAX_PADDING) * grown):
+        grown = held + length if size.packed else longest * (count + 1)
+        sparse = held + length < (1 - MAX_PADDING) * grown
+        if count and (grown > size.samples or count >= size.windows or sparse):
             bounds.append(position)
-            padded += longest * count
+            padded += held if size.packed else longest * count
             longest = count = held = 0
         longest, count, held = longest or length, count + 1, held + length
     if count:
         bounds.append(len(order))
-        padded += longest * count
+        padded += held if size.packed else longest * count
     return Plan(order=order, bounds=np.array(bounds), useful=int(lengths.sum()), padded=padded)

@@ -83,6 +83,11 @@ def packable(model: Any) -> bool:
     return model.config.model_type in FAMILIES
 
 
+def pads(model_type: str, *, device: str) -> bool:
+    """Whether batches of such models are padded: on CPUs none are, see ``Acoustic``."""
+    return device != "cpu" and model_type not in FAMILIES
+
+
 def _attend_by_window(model: Any, lengths: Lengths) -> None:
     encoder = model.base_model.encoder
     encoder.pos_conv_embed = _FramesByWindow(encoder.pos_conv_embed, lengths)

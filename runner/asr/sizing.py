@@ -14,14 +14,14 @@ GPU_SHARE = 0.6  # of the memory that is left beside the weights
 
 @dataclass(frozen=True, kw_only=True)
 class Sizing:
-    """Padded seconds of one batch, and why."""
+    """Seconds of one batch, padding included, and why."""
 
     seconds: float
     why: str
 
-    def size(self, *, rate: int, windows: int) -> Size:
+    def size(self, *, rate: int, windows: int, packed: bool) -> Size:
         """The same in samples."""
-        return Size(samples=round(self.seconds * rate), windows=windows)
+        return Size(samples=round(self.seconds * rate), windows=windows, packed=packed)
 
 
 def sizing(asked_s: float | None, *, device: str, memory_bytes: int | None, facts: dict[str, Any]) -> Sizing:

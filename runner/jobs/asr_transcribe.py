@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from runner.asr import batches, recordings, windows, writer
 from runner.asr.collector import Collector
 from runner.asr.layout import Layout
+from runner.asr.packed import pads
 from runner.asr.pieces import Answer, Setup, Source
 from runner.asr.recordings import Clip, Recording
 from runner.asr.score import Scorer, Scores
@@ -47,7 +48,7 @@ def run(spec: AsrTranscribe, ctx: Context) -> Result:
     headers_s = time.perf_counter() - began
     layout = Layout(found, _cut(spec, setup))
     size = _sizing(spec, ctx, model)
-    plan = batches.plan(_padded_lengths(layout, setup), size.size(rate=setup.source.rate, windows=spec.batch.files))
+    plan = batches.plan(_padded_lengths(layout, setup), _size(spec, size, model, setup))
     spool = Spool(ctx.checkpoints, items=len(found), plan=f"{layout.digest()} on {ctx.device}")
     try:
         _transcribe(spool, ctx, layout=layout, found=found, plan=plan, setup=setup)
@@ -189,6 +190,11 @@ def _cut(spec: AsrTranscribe, setup: Setup) -> windows.Cut:
 def _padded_lengths(layout: Layout, setup: Setup) -> NDArray[np.int64]:
     """Samples that the model computes for each window: whisper hears 30 s whatever the window holds."""
     return np.full_like(layout.lengths, WHISPER_S * setup.source.rate) if setup.task == "seq2seq" else layout.lengths
+
+
+def _size(spec: AsrTranscribe, size: Sizing, model: Resolved, setup: Setup) -> batches.Size:
+    packed = not pads(model.model_type, device=setup.device)
+    return size.size(rate=setup.source.rate, windows=spec.batch.files, packed=packed)
 
 
 def _sizing(spec: AsrTranscribe, ctx: Context, model: Resolved) -> Sizing:

@@ -75,6 +75,12 @@ def test_a_plan_holds_each_window_once_within_the_limits(lengths: list[int], sam
         assert len(batch) == 1 or max(batch) * len(batch) <= samples
 
 
+def test_a_packed_plan_fills_batches_whatever_the_lengths() -> None:
+    made = plan(np.array([10, 1000, 300, 20, 700]), Size(samples=1000, windows=3, packed=True))
+    assert [batch.tolist() for batch in made] == [[1], [4, 2], [3, 0]]
+    assert made.padding == 0
+
+
 def test_a_corpus_of_mixed_lengths_is_hardly_padded() -> None:
     lengths = np.random.default_rng(0).integers(16_000, 240_000, 10_000)
     made = plan(lengths, Size(samples=40 * RATE, windows=64))
