@@ -19,7 +19,7 @@ from runner.asr.acoustic import Acoustic
 from runner.asr.pieces import Source
 from runner.registry.resolve import resolve
 from runner.schema.errors import JobError
-from tests.asr import tiny
+from tests.asr import parakeet_golden, tiny
 
 LENGTHS = (1.3, 0.4, 2.2, 0.41, 3.1)  # seconds
 TOLERANCE = 2e-4  # of log-probabilities whose scale is about 10
@@ -74,7 +74,7 @@ def test_one_window_is_what_transformers_gives(name: str, folder: Path, acoustic
 
 
 def _transformers_features(name: str, folder: Path, samples: np.ndarray) -> dict[str, torch.Tensor]:
-    if name == "parakeet-ctc":  # transformers' own extractor needs librosa
+    if name == "parakeet-ctc":  # transformers' own extractor needs librosa; ours is held against it below
         made = features.extractor(str(folder), rate=16000)(samples)
         return {"input_features": made[None]}
     extract = AutoFeatureExtractor.from_pretrained(folder)
@@ -82,6 +82,17 @@ def _transformers_features(name: str, folder: Path, samples: np.ndarray) -> dict
     if name not in tiny.PROCESSORS:
         return {"input_values": made["input_values"]}
     return {"input_features": made["input_features"], "attention_mask": made["attention_mask"]}
+
+
+@pytest.mark.parametrize("case", parakeet_golden.CASES)
+def test_parakeet_hears_what_transformers_own_extractor_would_give_it(case: str, tmp_path: Path) -> None:
+    seconds, settings = parakeet_golden.CASES[case]
+    tiny.write_json(
+        tmp_path / "preprocessor_config.json", {"feature_extractor_type": "ParakeetFeatureExtractor", **settings}
+    )
+    made = features.extractor(str(tmp_path), rate=16000)(tiny.sound(seconds, seed=7))
+    with np.load(parakeet_golden.FILE) as golden:
+        np.testing.assert_allclose(made, golden[case], atol=2e-4)
 
 
 def test_a_batch_of_any_size_and_order_gives_to_the_bit_what_windows_give_alone(acoustic: Acoustic) -> None:
