@@ -17,11 +17,14 @@ SIGNS = ("can't allocate memory", "not enough memory", "out of memory", "bad_all
 
 
 class Halving:
-    """Wraps the model; what cannot be computed even alone becomes that window's trouble."""
+    """Wraps the model; what cannot be computed even alone becomes that window's trouble.
 
-    def __init__(self, compute: Callable[[Sequence[Samples]], list[Any]]) -> None:
+    ``most`` is what an earlier worker had to keep to: padded samples of a batch of several windows; None: no limit.
+    """
+
+    def __init__(self, compute: Callable[[Sequence[Samples]], list[Any]], *, most: int | None = None) -> None:
         self._compute = compute
-        self.most: int | None = None  # padded samples that worked once memory had run out
+        self.most = most
         self.count = 0
 
     def __call__(self, windows: Sequence[Samples]) -> list[Any]:

@@ -42,6 +42,7 @@ class Setup:
     timestamps: Timestamps
     silence_db: float
     language: str | None  # of sequence models
+    most: int | None = None  # padded samples of a batch that an earlier worker had to keep to: memory had run out
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,4 +111,4 @@ class Answer:
     vocab: int
     padded: int  # samples computed, padding included
     halvings: int = 0  # times that memory ran out and the batch was halved
-    most: int | None = None  # padded samples that worked after that
+    most: int | None = None  # padded samples of a batch that are kept to after that

@@ -116,6 +116,7 @@ def _packing(about: Fields) -> LedgerLine:
 
 def _halved(about: Fields) -> LedgerLine:
     most = about.get("most")
-    kept = f"; {most} padded samples worked and were kept to" if most else ""
-    why = f"memory ran out {about['halvings']} times{kept}"
+    kept = f"; batches are kept to {most} padded samples" if most else ""
+    times = "once" if about["halvings"] == 1 else f"{about['halvings']} times"
+    why = f"memory ran out {times}{kept}"
     return LedgerLine(what="batch halving", where="batches", applied=True, why=why)

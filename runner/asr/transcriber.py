@@ -59,7 +59,7 @@ class Transcriber:
         self.setup = setup
         precision = choose(setup.precision, device=setup.device)
         self.engine: Engine = ENGINES[setup.task](setup, dtype=precision.dtype)
-        self.halving = Halving(self.engine.compute)
+        self.halving = Halving(self.engine.compute, most=setup.most)
         self.about = {"precision": precision.name, "precision_why": precision.why, **self.engine.about}
         self._readers = max(1, setup.threads if setup.device == "cuda" else setup.threads // 2)
 

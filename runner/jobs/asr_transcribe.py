@@ -6,7 +6,9 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -69,7 +71,7 @@ def run(spec: AsrTranscribe, ctx: Context) -> Result:
     return Result(
         metrics=_metrics(summary, plan, scores),
         intervals=scores.intervals() if scores else {},
-        ledger=ledger(_about(ctx), plan=plan, size=size),
+        ledger=ledger(_read(_about_file(ctx)), plan=plan, size=size),
         tables=tables(summary, scored=scores),
         plots=plots(summary),
         timings={"headers": headers_s, **{stage: ms / 1000 for stage, ms in summary.stages.items()}},
@@ -203,10 +205,10 @@ def _sizing(spec: AsrTranscribe, ctx: Context, model: Resolved) -> Sizing:
     if spec.batch.seconds is not None:
         return sizing(spec.batch.seconds, device=ctx.device, memory_bytes=None, facts=model.facts)
     if path.exists():
-        return Sizing(**json.loads(path.read_text(encoding="utf-8")))
+        return Sizing(**_read(path))
     memory = torch.cuda.mem_get_info()[0] if ctx.device == "cuda" and torch.cuda.is_available() else None
     size = sizing(None, device=ctx.device, memory_bytes=memory, facts=model.facts)
-    path.write_text(json.dumps(vars(size)), encoding="utf-8")
+    _keep(path, vars(size))
     return size
 
 
@@ -218,27 +220,41 @@ def _transcribe(
     collector.resume()
     deals = layout.deals(plan, workers=ctx.pool.workers, done=spool.has)
     ctx.progress(collector.done, len(found), "recordings")
-    for _, answer in ctx.pool.imap(partial(Transcriber, setup), deals):
+    for _, answer in ctx.pool.imap(partial(_transcriber, setup, _about_file(ctx)), deals):
         collector.take(answer)
         _remember(ctx, answer)
         ctx.progress(collector.done, len(found), "recordings")
         ctx.check()
 
 
+def _transcriber(setup: Setup, about: Path) -> Transcriber:
+    """A worker that keeps to the size which earlier ones found to fit into memory, of this attempt or another."""
+    return Transcriber(replace(setup, most=_read(about).get("most")))
+
+
 def _remember(ctx: Context, answer: Answer) -> None:
     """Keep what the workers chose: an attempt that finds all batches done has no worker to ask."""
-    about = {**_about(ctx), **answer.about}
+    about = {**_read(_about_file(ctx)), **answer.about}
     about["halvings"] = int(about.get("halvings", 0)) + answer.halvings
     if answer.most is not None:
         about["most"] = min(answer.most, about.get("most", answer.most))
-    text = json.dumps(about)
-    (ctx.checkpoints / "about.json").write_text(text, encoding="utf-8")
+    _keep(_about_file(ctx), about)
 
 
-def _about(ctx: Context) -> Fields:
-    path = ctx.checkpoints / "about.json"
+def _about_file(ctx: Context) -> Path:
+    return ctx.checkpoints / f"about-{ctx.device}.json"  # what fits into one device's memory says nothing of another's
+
+
+def _read(path: Path) -> Fields:
     found: Fields = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return found
+
+
+def _keep(path: Path, fields: Fields) -> None:
+    """Replace the file at once: a new worker may be reading it, and a kill must not leave half of it."""
+    fresh = path.with_suffix(".new")
+    fresh.write_text(json.dumps(fields), encoding="utf-8")
+    fresh.replace(path)
 
 
 def _metrics(summary: Summary, plan: batches.Plan, scores: Scores | None) -> Fields:

@@ -59,6 +59,15 @@ def test_the_size_that_worked_is_kept() -> None:
     assert halving.count == 1
 
 
+def test_a_size_that_an_earlier_worker_kept_to_is_kept_from_the_start() -> None:
+    model = Model(200)
+    halving = Halving(model, most=200)
+    assert halving(windows(100, 100, 100, 100)) == [100] * 4
+    assert model.asked == [2, 2]
+    assert (halving.count, halving.most) == (0, 200)
+    assert isinstance(halving(windows(300))[0], RecordingError), "one window is tried whatever the limit"
+
+
 def test_a_window_that_does_not_fit_alone_has_a_status() -> None:
     halving = Halving(Model(200))
     small, large, other = halving(windows(50, 300, 60))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 
+from runner.asr.ctc import Ctc
 from runner.asr.score import Scorer
 from runner.context import Context, Pool, Result, Worker
 from runner.execution.failures import Cancelled
@@ -156,6 +158,32 @@ def test_a_job_whose_work_was_done_computes_nothing_again(folder: Path, plain: b
     found = transcribe(folder, store="failed", job=watching(second), **fields)
     assert (found.result.action, found.transcripts == plain, second) == ("created", True, [])
     assert {line["what"] for line in found.manifest["ledger"]} >= {"precision", "batching"}
+
+
+def test_a_size_that_fitted_into_memory_is_kept_to_by_later_workers_and_attempts(
+    folder: Path, plain: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit, refused = 12 * 16_000, []  # padded samples
+    compute = Ctc.compute
+
+    def limited(self: Ctc, windows: Sequence[np.ndarray]) -> list[Any]:
+        if max(map(len, windows)) * len(windows) > limit:
+            refused.append(len(windows))
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return compute(self, windows)
+
+    monkeypatch.setattr(Ctc, "compute", limited)
+    fields: Fields = {"data": {"manifest": "clips.jsonl"}, "window": WINDOW, "batch": {"seconds": 15}}
+    stopped = transcribe(folder, store="memory", job=watching([], stop_after=2), **fields)
+    assert stopped.result.action == "cancelled"
+    assert len(refused) == 1, "the worker went on with what had fitted"
+    second: list[tuple[int, int]] = []
+    found = transcribe(folder, store="memory", job=watching(second), **fields)
+    assert (found.result.attempts, found.transcripts == plain) == (2, True)
+    assert len(second) > 10, "the test proves something only when work was left"
+    assert len(refused) == 1, "the second attempt ran into the wall again"
+    (line,) = [line for line in found.manifest["ledger"] if line["what"] == "batch halving"]
+    assert line["why"].startswith("memory ran out once; batches are kept to")
 
 
 def pauses() -> list[float]:
