@@ -14,7 +14,7 @@ from runner.schema.words import did_you_mean, listing
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the words of this verb."""
     parser.add_argument("kind", nargs="?", metavar="KIND", help=f"kind of job: {listing(kinds())} (default: the first)")
-    parser.add_argument("--output", metavar="FILE", help="where to write it (default: KIND.yaml)")
+    parser.add_argument("--output", metavar="FILE.yaml", help="where to write it (default: KIND.yaml)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -25,7 +25,9 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(
             f"no kind is called {kind!r}, there is {listing(kinds(), 'and')}" + (f"; {near}" if near else "")
         )
-    path = Path(args.output or f"{kind}.yaml")
+    path = Path(f"{kind}.yaml" if args.output is None else args.output)
+    if path.suffix not in {".yaml", ".yml"}:
+        raise UsageError(f"--output {args.output!r} is unknown; allowed is a file that ends with .yaml or .yml")
     try:
         with path.open("x", encoding="utf-8") as stream:
             stream.write(starter(kind))

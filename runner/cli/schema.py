@@ -13,16 +13,20 @@ from runner.schema.errors import UsageError
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the words of this verb."""
     target = parser.add_mutually_exclusive_group()
-    target.add_argument("-o", "--output", metavar="FILE", help="where to write it (default: stdout)")
+    target.add_argument(
+        "-o", "--output", default="json", metavar="json|FILE.json", help="print it, or where to write it"
+    )
     target.add_argument("--check", metavar="FILE", help="exit with 1 when FILE is not the current schema")
 
 
 def run(args: argparse.Namespace) -> int:
     """Write or check."""
+    if args.output != "json" and not args.output.endswith(".json"):
+        raise UsageError(f"-o {args.output!r} is unknown; allowed are json and a file that ends with .json")
     text = jsonschema.text()
     if args.check:
         return _check(Path(args.check), text)
-    if args.output is None:
+    if args.output == "json":
         sys.stdout.write(text)
         return 0
     try:

@@ -44,8 +44,18 @@ def test_never_overwrites(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert main(["init", "--output", str(file)]) == 2
     assert capsys.readouterr().err.startswith(f"error: {str(file)!r} exists and is left as it is; ")
     assert file.read_text() == "mine"
-    (tmp_path / "dead").symlink_to("nowhere")
-    assert main(["init", "--output", str(tmp_path / "dead")]) == 2
+    (tmp_path / "dead.yaml").symlink_to("nowhere")
+    assert main(["init", "--output", str(tmp_path / "dead.yaml")]) == 2
+
+
+@pytest.mark.parametrize("word", ["json", "text", ""])
+def test_a_word_that_is_no_file_is_refused(
+    word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", "--output", word]) == 2
+    assert capsys.readouterr().err.startswith(f"error: --output {word!r} is unknown; ")
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
