@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from runner.report.packages import DISTRIBUTION, Package, packages, torchaudio_breaks_torch
+from runner.report.packages import Package, packages, torchaudio_breaks_torch
 from runner.report.text import size
 
 Fields = dict[str, Any]
@@ -51,12 +51,12 @@ def _kind(kind: str, found: list[Package]) -> Fields:
     """Whether ``kind`` can run here: the extra is the kind's first word (``asr-transcribe`` needs ``asr``)."""
     extra = kind.partition("-")[0]
     needed = [p for p in found if p.extra in {"", extra}]
-    lacks = [f"{p.name}{p.wanted}" for p in needed if not p.fits]
+    lacks = [p for p in needed if not p.fits]
     return {
         "kind": kind,
         "ready": not lacks,
-        "lacks": lacks,
-        "fix": f"pip install '{DISTRIBUTION}[{extra}]'" if lacks else None,
+        "lacks": [p.requirement for p in lacks],
+        "fix": _pip_install(lacks) if lacks else None,
     }
 
 
@@ -68,14 +68,18 @@ def _package_problems(found: list[Package]) -> list[Fields]:
     for package in found:
         if not package.missing and not package.fits:
             what = f"{package.name} {package.version} is outside the range that was tried, {package.wanted}"
-            problems.append(_problem(what, f"pip install '{package.name}{package.wanted}'"))
+            problems.append(_problem(what, _pip_install([package])))
     for extra in dict.fromkeys(package.extra for package in found):
-        missing = [p.name for p in found if p.extra == extra and p.missing]
+        missing = [p for p in found if p.extra == extra and p.missing]
         if missing:
-            name = f"{DISTRIBUTION}[{extra}]" if extra else DISTRIBUTION
-            what = f"not installed: {', '.join(missing)}"
-            problems.append(_problem(what + (f" (extra {extra})" if extra else ""), f"pip install '{name}'"))
+            what = f"not installed: {', '.join(p.name for p in missing)}"
+            problems.append(_problem(what + (f" (extra {extra})" if extra else ""), _pip_install(missing)))
     return problems
+
+
+def _pip_install(found: Iterable[Package]) -> str:
+    # the packages themselves: this distribution is in no index, and was perhaps not installed from a checkout
+    return f"pip install {' '.join(repr(p.requirement) for p in found)}"
 
 
 def _store_problems(place: Fields) -> list[Fields]:

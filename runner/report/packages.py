@@ -23,6 +23,7 @@ class Package:
     """One package that this distribution asks for."""
 
     name: str
+    requirement: str  # as pip takes it, with its own extras and range
     extra: str  # "" for what everything needs
     wanted: str  # version range, "" for any
     version: str | None  # None when it is not installed
@@ -48,8 +49,13 @@ def packages() -> list[Package]:
     for extra, requirement in _requirements():
         if requirement.name == DISTRIBUTION or extra in {"all", "dev"}:
             continue  # extras made of other extras
+        own = f"[{','.join(sorted(requirement.extras))}]" if requirement.extras else ""
         package = Package(
-            name=requirement.name, extra=extra, wanted=str(requirement.specifier), version=installed(requirement.name)
+            name=requirement.name,
+            requirement=f"{requirement.name}{own}{requirement.specifier}",
+            extra=extra,
+            wanted=str(requirement.specifier),
+            version=installed(requirement.name),
         )
         found.setdefault((extra, requirement.name), package)
     return list(found.values())

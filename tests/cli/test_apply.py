@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -169,7 +170,9 @@ def test_a_missing_ray_is_named_with_the_way_out(tmp_path: Path) -> None:
         [sys.executable, "-c", code, *words], cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
-    assert "pip install 'specrunner[ray]'" in done.stderr
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (ray,) = project["optional-dependencies"]["ray"]
+    assert f"pip install '{ray}'" in done.stderr
     assert "--local" in done.stderr
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -60,9 +61,18 @@ def test_the_text_has_a_fix_for_every_problem(
     monkeypatch.setenv("PATH", "/nowhere")
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
-    assert "asr-transcribe: lacks jiwer>=4; pip install 'specrunner[asr]'" in out
+    assert "asr-transcribe: lacks jiwer>=4; pip install 'jiwer>=4'" in out
     assert out.count("problem  ") == out.count("         fix: ") >= 2
     assert "no ffmpeg" in out
+
+
+def test_what_is_missing_comes_with_a_command_that_needs_no_index_of_ours(versions: dict[str, str]) -> None:
+    versions |= {"ray": "", "soxr": "", "jiwer": ""}
+    text = fixes(look())
+    assert re.search(r"^not installed: ray \(extra ray\) -> pip install 'ray\[default\S*\]>=2.54'$", text, re.MULTILINE)
+    (asr,) = re.findall(r"^not installed: .* \(extra asr\) -> pip install (.*)$", text, re.MULTILINE)
+    assert sorted(asr.split()) == ["'jiwer>=4'", "'soxr>=1.0'"]
+    assert packages.DISTRIBUTION not in text
 
 
 def test_versions_outside_the_range_are_named(versions: Mapping[str, str]) -> None:
