@@ -16,6 +16,8 @@ import pytest
 
 from runner.cli.main import main
 from runner.schema import discover, load
+from runner.schema.fields import every
+from runner.schema.kinds import job_class, kinds
 
 ROOT = Path(__file__).parents[1]
 SPECS = sorted((ROOT / "specs").rglob("*.yaml"))
@@ -153,8 +155,18 @@ def test_specs_of_the_house_validate(path: Path) -> None:
     assert load.load([str(path)])
 
 
-def test_there_is_a_documented_spec_for_each_kind() -> None:
-    assert len(SPECS) >= len(discover.names("runner.schema.jobs"))
+@pytest.mark.parametrize("kind", kinds())
+def test_the_documented_spec_of_a_kind_shows_every_field(kind: str) -> None:
+    """Each stands there at its place, as a value or as a comment: `  # language: pt`."""
+    path = ROOT / "specs" / f"{kind}.yaml"
+    (loaded,) = load.load([str(path)])
+    assert loaded.spec.kind == kind
+    shown, above = set(), {0: ()}  # indent -> path of the block around it
+    for indent, name in re.findall(r"^( *)(?:# )?(\w+):", path.read_text(encoding="utf-8"), re.MULTILINE):
+        block = (*above[len(indent)], name)
+        shown.add(block)
+        above[len(indent) + 2] = block
+    assert not [".".join(path) for path, _ in every(job_class(kind)) if path not in shown]
 
 
 def test_the_readme_names_every_folder_and_every_verb() -> None:
