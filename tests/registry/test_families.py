@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import transformers
 
 from runner.registry.recognise import families
 from runner.registry.resolve import resolve
-
-transformers = pytest.importorskip("transformers")
-torch = pytest.importorskip("torch")
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 10}
 CONV = {"num_conv_pos_embedding_groups": 4, "num_conv_pos_embeddings": 4, "conv_dim": (8, 8, 8)}

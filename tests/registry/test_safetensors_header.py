@@ -5,9 +5,11 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
 from runner.registry import safetensors_header
 from runner.schema.errors import PlanError
@@ -35,9 +37,6 @@ def test_a_whole_file_is_read(tmp_path: Path) -> None:
 
 
 def test_it_reads_what_the_library_writes(tmp_path: Path) -> None:
-    numpy = pytest.importorskip("numpy")
-    from safetensors.numpy import save_file
-
     arrays = {"a": numpy.zeros((3, 4), "float16"), "scalar": numpy.zeros((), "float32"), "none": numpy.zeros((0, 7))}
     save_file(arrays, tmp_path / "a.safetensors", metadata={"format": "np"})
     header = safetensors_header.read(tmp_path / "a.safetensors")
