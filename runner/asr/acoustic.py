@@ -17,7 +17,7 @@ from torch.nn.utils import parametrize
 from transformers import AutoModelForCTC
 from transformers.utils import logging as transformers_logging
 
-from runner.asr import features, packed
+from runner.asr import features, mixed, packed
 from runner.asr.pieces import Source
 from runner.schema.errors import JobError
 
@@ -35,7 +35,7 @@ class Acoustic:
     def __init__(self, source: Source, *, device: str, dtype: torch.dtype) -> None:
         settle_arithmetic()
         self.source, self.device, self.dtype = source, device, dtype
-        self.model = load(AutoModelForCTC, source, dtype=dtype)
+        self.model = load(AutoModelForCTC, source, dtype=torch.float32)
         if source.adapter is not None:
             _load_adapter(self.model, source)
         fold_weight_norm(self.model)
@@ -49,7 +49,9 @@ class Acoustic:
             if source.waveform
             else features.extractor(source.folder, rate=source.rate)
         )
-        self.packed = packed.pack(self.model)
+        if dtype != torch.float32:
+            mixed.hold(self.model, device)
+        self.packed = packed.pack(self.model, dtype)
         together = self.packed is not None and self.packed.together
         layout = "packed" if together else "one by one" if device == "cpu" else "padded"
         self.about = {
@@ -65,12 +67,13 @@ class Acoustic:
         Every window must hold at least ``source.receptive`` samples.
         """
         made = [self._features(window) for window in windows]
-        if self.packed:
-            logits = self.packed(made)
-        elif self.device == "cpu":  # two windows at once gain nothing on a CPU, and padding costs
-            logits = [self.padded([one])[0] for one in made]
-        else:
-            logits = self.padded(made)
+        with mixed.autocast(self.device, self.dtype):
+            if self.packed:
+                logits = self.packed(made)
+            elif self.device == "cpu":  # two windows at once gain nothing on a CPU, and padding costs
+                logits = [self.padded([one])[0] for one in made]
+            else:
+                logits = self.padded(made)
         return [torch.log_softmax(rows.float(), dim=-1).cpu().numpy() for rows in logits]
 
     def padded(self, made: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -78,7 +81,7 @@ class Acoustic:
         lengths = [len(one) for one in made]
         if not self.source.mask and len(set(lengths)) > 1:
             return [self.padded([one])[0] for one in made]
-        batch = nn.utils.rnn.pad_sequence(list(made), batch_first=True).to(self.device, self.dtype)
+        batch = nn.utils.rnn.pad_sequence(list(made), batch_first=True).to(self.device)
         inputs: dict[str, torch.Tensor] = {"input_values" if self.source.waveform else "input_features": batch}
         if self.source.mask and len(set(lengths)) > 1:  # attention over equal lengths is faster without
             real = torch.arange(batch.shape[1]) < torch.tensor(lengths)[:, None]

@@ -13,6 +13,7 @@ from runner.asr import alphabet, silence
 from runner.asr.acoustic import Acoustic
 from runner.asr.alphabet import Alphabet
 from runner.asr.decode import Decoded, decode
+from runner.asr.doubt import doubtful
 from runner.asr.pieces import Outcome, Piece, Setup
 
 Samples = NDArray[np.float32]
@@ -25,6 +26,8 @@ class Ctc:
     def __init__(self, setup: Setup, *, dtype: torch.dtype) -> None:
         self._setup = setup
         self._acoustic = Acoustic(setup.source, device=setup.device, dtype=dtype)
+        self._exact: Acoustic | None = None
+        self.again = 0
         self.vocab = self._acoustic.vocab_size
         self.alphabet = load_alphabet(setup, vocab=self.vocab, blank=self._acoustic.blank)
         self.blank = self.alphabet.blank
@@ -32,8 +35,23 @@ class Ctc:
         self.about = self._acoustic.about
 
     def compute(self, windows: Sequence[Samples]) -> list[Rows]:
-        """Log-probabilities of each window."""
-        return self._acoustic.log_probs(windows)
+        """Log-probabilities of each window; in fp32 where a faster format leaves the text in doubt."""
+        found = self._acoustic.log_probs(windows)
+        if self._acoustic.dtype == torch.float32:
+            return found
+        doubts = [at for at, rows in enumerate(found) if doubtful(rows, blank=self.blank)]
+        self.again += len(doubts)
+        for at, rows in zip(doubts, self._exactly([windows[at] for at in doubts]), strict=True):
+            found[at] = rows
+        return found
+
+    def _exactly(self, windows: Sequence[Samples]) -> list[Rows]:
+        """The same in fp32. The model is loaded a second time when it is first needed, and kept."""
+        if not windows:
+            return []
+        if self._exact is None:
+            self._exact = Acoustic(self._setup.source, device=self._setup.device, dtype=torch.float32)
+        return self._exact.log_probs(windows)
 
     def finish(self, outcome: Outcome, piece: Piece, result: Rows, loud: NDArray[np.bool_]) -> Outcome:
         """The text of a recording's only window; the kept frames of one of several."""

@@ -28,7 +28,11 @@ from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
+from runner.asr.mixed import InFp32
+from runner.asr.onednn import OneDnnLinear, PlainLinear, bias_of, use_onednn
+
 FAMILIES = frozenset({"wav2vec2", "hubert", "data2vec-audio"})  # the same encoder, all through AttentionInterface
+Linear = Callable[[torch.Tensor, torch.Tensor | None], nn.Module]
 ATTENTION = "runner_by_window"
 BLOCK_FRAMES = 50  # 1 s; 12 to 100 are within 5%
 GPU_BLOCK_FRAMES = 1000  # starting a kernel costs more than its memory
@@ -45,17 +49,20 @@ class Lengths:
 class Packed:
     """A model changed for rows without padding. It can no longer be called with padded batches."""
 
-    def __init__(self, model: Any, *, onednn: bool) -> None:
+    def __init__(self, model: Any, *, onednn: bool, dtype: torch.dtype = torch.float32) -> None:
         self._model = model
         self._lengths = Lengths()
         self.together = packable(model)
-        linear = _OneDnnLinear if onednn else _PlainLinear
         base = model.base_model
-        base.feature_extractor = _ByWindow(_convolutions(base.feature_extractor, linear), self._lengths)
+        if onednn:  # they stay in fp32, see ``mixed``
+            convolutions: nn.Module = InFp32(_convolutions(base.feature_extractor, _exact), "cpu")
+        else:
+            convolutions = _convolutions(base.feature_extractor, PlainLinear)
+        base.feature_extractor = _ByWindow(convolutions, self._lengths)
         if self.together:
             _attend_by_window(model, self._lengths)
             if onednn:
-                _use_onednn(model)
+                use_onednn(model, dtype)
 
     def __call__(self, windows: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Logits of each window, [frames, vocab]. ``windows`` are normalised samples, [samples]."""
@@ -69,13 +76,17 @@ class Packed:
         return list(logits.split_with_sizes(self._lengths.frames))
 
 
-def pack(model: Any) -> Packed | None:
+def pack(model: Any, dtype: torch.dtype) -> Packed | None:
     """Change ``model``, or leave it as it is (None) where its parts are not known or nothing is gained."""
     base = model.base_model
     known = hasattr(base, "feature_extractor") and hasattr(base.feature_extractor, "conv_layers")
     shortened = getattr(model.config, "add_adapter", False)  # convolutions over frames after the encoder
     cpu = model.device.type == "cpu" and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    return Packed(model, onednn=cpu) if known and not shortened and (cpu or packable(model)) else None
+    return Packed(model, onednn=cpu, dtype=dtype) if known and not shortened and (cpu or packable(model)) else None
+
+
+def _exact(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Module:
+    return OneDnnLinear(weight, bias, torch.float32)
 
 
 def packable(model: Any) -> bool:
@@ -97,70 +108,6 @@ def _attend_by_window(model: Any, lengths: Lengths) -> None:
     AttentionInterface.register(ATTENTION, _attention_by_window)
     AttentionMaskInterface.register(ATTENTION, sdpa_mask)
     model.config._attn_implementation = ATTENTION
-
-
-class _OneDnnLinear(nn.Module):
-    """A linear layer whose weight lies in oneDNN's own order. The operators are those of torch's inductor."""
-
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-        super().__init__()
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, None)
-        self.bias = bias
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
-        return y
-
-
-class _PlainLinear(nn.Module):
-    """The same through torch's own product."""
-
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-        super().__init__()
-        self.weight, self.bias = weight, bias
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return functional.linear(x, self.weight, self.bias)
-
-
-class _OneDnnConvolution(nn.Module):
-    """A convolution over time with its weight in oneDNN's order; left to itself, torch reorders it at every call."""
-
-    def __init__(self, plain: nn.Conv1d) -> None:
-        super().__init__()
-        ones, self.padding, self.groups = [1, 1], [0, int(plain.padding[0])], plain.groups
-        weight = plain.weight.detach()[:, :, None]
-        shape = [1, plain.in_channels, 1, 500]  # a typical window; the order suits all lengths
-        self.weight = torch.ops.mkldnn._reorder_convolution_weight(
-            weight.contiguous(), self.padding, ones, ones, self.groups, shape
-        )
-        self.bias = _bias(plain)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[1, channels, frames] to the same."""
-        ones = [1, 1]
-        y: torch.Tensor = torch.ops.mkldnn._convolution_pointwise(
-            x[:, :, None].contiguous(), self.weight, self.bias, self.padding, ones, ones, self.groups, "none", [], ""
-        )
-        return y[:, :, 0]
-
-
-def _bias(module: Any) -> torch.Tensor | None:
-    return None if module.bias is None else module.bias.detach().clone()
-
-
-def _use_onednn(model: Any) -> None:
-    """Replace linear layers and positional convolutions one by one, so that no weight is there twice for long."""
-    _replace(model, nn.Linear, lambda plain: _OneDnnLinear(plain.weight.detach(), _bias(plain)))
-    _replace(model.base_model.encoder, nn.Conv1d, _OneDnnConvolution)
-    for kept in (*model.parameters(), *model.buffers()):
-        kept.data = kept.data.clone()  # one tensor that lies in the mapped file keeps all of it (1.3 GB) in memory
-
-
-def _replace(model: nn.Module, kind: type[nn.Module], make: Callable[[Any], nn.Module]) -> None:
-    places = [(parent, name) for parent in model.modules() for name, m in parent.named_children() if type(m) is kind]
-    for parent, name in places:
-        setattr(parent, name, make(getattr(parent, name)))
 
 
 class _ByWindow(nn.Module):
@@ -206,7 +153,7 @@ def _attention_by_window(  # noqa: PLR0917 (transformers calls it by position)
     return torch.cat(made, dim=1), None
 
 
-def _convolutions(encoder: Any, linear: type[nn.Module]) -> nn.Module:
+def _convolutions(encoder: Any, linear: Linear) -> nn.Module:
     """The feature encoder for one window, [samples] to [frames, channels]."""
     layers = encoder.conv_layers
     by_frame = all(isinstance(getattr(layer, "layer_norm", None), nn.LayerNorm) for layer in layers)
@@ -228,7 +175,7 @@ class _Whole(nn.Module):
 class _Blocks(nn.Module):
     """Convolutions with LayerNorm, whose frames depend on nothing but the samples they see."""
 
-    def __init__(self, layers: Any, linear: type[nn.Module]) -> None:
+    def __init__(self, layers: Any, linear: Linear) -> None:
         super().__init__()
         self.layers = nn.ModuleList(_Convolution(layer, linear) for layer in layers)
         self.stride, self.receptive = 1, 1
@@ -252,11 +199,11 @@ class _Blocks(nn.Module):
 class _Convolution(nn.Module):
     """y[t] = activation(norm(W x[t * stride : t * stride + kernel] + b)), [time, channels] to [time', channels']."""
 
-    def __init__(self, layer: Any, linear: type[nn.Module]) -> None:
+    def __init__(self, layer: Any, linear: Linear) -> None:
         super().__init__()
         self.kernel, self.stride = layer.conv.kernel_size[0], layer.conv.stride[0]
         weight = layer.conv.weight.detach().transpose(1, 2).flatten(1).contiguous()
-        self.linear = linear(weight, _bias(layer.conv))
+        self.linear = linear(weight, bias_of(layer.conv))
         self.norm, self.activation = layer.layer_norm, layer.activation
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
