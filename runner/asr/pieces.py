@@ -110,5 +110,6 @@ class Answer:
     blank: int  # of the model's output; 0 for sequence models
     vocab: int
     padded: int  # samples computed, padding included
+    again: int = 0  # windows computed again in fp32
     halvings: int = 0  # times that memory ran out and the batch was halved
     most: int | None = None  # padded samples of a batch that are kept to after that

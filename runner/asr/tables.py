@@ -85,9 +85,7 @@ def ledger(about: Fields, *, plan: Plan, size: Sizing) -> tuple[LedgerLine, ...]
     if not about:
         return ()
     lines = [
-        LedgerLine(
-            what="precision", where="model", applied=True, why=f"{about['precision']}: {about['precision_why']}"
-        ),
+        LedgerLine(what="precision", where="model", applied=True, why=_precision(about, windows=len(plan.order))),
         LedgerLine(what="batching", where="windows", applied=len(plan) < len(plan.order), why=_batching(plan, size)),
         LedgerLine(what="attention", where="encoder", applied=True, why=f"{about['attention']}, mask {about['mask']}"),
         _packing(about),
@@ -95,6 +93,13 @@ def ledger(about: Fields, *, plan: Plan, size: Sizing) -> tuple[LedgerLine, ...]
     if about.get("halvings"):
         lines.append(_halved(about))
     return tuple(lines)
+
+
+def _precision(about: Fields, *, windows: int) -> str:
+    chosen = f"{about['precision']}: {about['precision_why']}"
+    if not about.get("again"):
+        return chosen
+    return f"{chosen}; {about['again']} of {windows} windows computed again in fp32, as their text hung on rounding"
 
 
 def _batching(plan: Plan, size: Sizing) -> str:

@@ -34,6 +34,7 @@ class Engine(Protocol):
     about: dict[str, str]
     blank: int
     vocab: int
+    again: int  # windows that were computed a second time, in fp32
 
     def compute(self, windows: Sequence[Samples]) -> list[Any]:
         """The model's output for each window."""
@@ -65,7 +66,7 @@ class Transcriber:
 
     def __call__(self, item: Sequence[Batch]) -> Answer:
         outcomes: list[Outcome] = []
-        padded, halvings = 0, self.halving.count
+        padded, halvings, again = 0, self.halving.count, self.engine.again
         with ThreadPoolExecutor(max_workers=self._readers) as pool:
             for batch, heard in self._decoded(item, pool):
                 made, computed = self._batch(batch, heard)
@@ -77,6 +78,7 @@ class Transcriber:
             blank=self.engine.blank,
             vocab=self.engine.vocab,
             padded=padded,
+            again=self.engine.again - again,
             halvings=self.halving.count - halvings,
             most=self.halving.most,
         )

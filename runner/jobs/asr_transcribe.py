@@ -235,7 +235,8 @@ def _transcriber(setup: Setup, about: Path) -> Transcriber:
 def _remember(ctx: Context, answer: Answer) -> None:
     """Keep what the workers chose: an attempt that finds all batches done has no worker to ask."""
     about = {**_read(_about_file(ctx)), **answer.about}
-    about["halvings"] = int(about.get("halvings", 0)) + answer.halvings
+    for key in ("halvings", "again"):
+        about[key] = int(about.get(key, 0)) + getattr(answer, key)
     if answer.most is not None:
         about["most"] = min(answer.most, about.get("most", answer.most))
     _keep(_about_file(ctx), about)

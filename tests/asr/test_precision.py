@@ -42,6 +42,8 @@ def test_bf16_changes_no_text(tmp_path: Path) -> None:
         for name in ("fp32", "bf16")
     )
     assert fp32.texts == bf16.texts
+    ledger = {line["what"]: line["why"] for line in bf16.manifest["ledger"]}
+    assert "windows computed again in fp32" in ledger["precision"]
     assert fp32.transcripts != bf16.transcripts, "confidences cannot all be equal: was bf16 used?"
 
 
