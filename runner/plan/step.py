@@ -19,7 +19,7 @@ class Input:
     path: str | None = None  # absolute path on this machine where it is known
     files: int = 0  # number of files behind it
     size: int = 0  # bytes
-    missing: int = 0  # of the files: named by a manifest and not found
+    missing: int = 0  # recordings that a manifest names and nobody has
     recordings: str | None = None  # "sha256:..." of what a table out of an artifact names, once that is made
 
 

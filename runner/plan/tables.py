@@ -12,7 +12,7 @@ from pathlib import Path
 
 from runner.plan import listing
 from runner.plan.fields import Field
-from runner.plan.inputs import TABLE, Listed, Pinner, digest_of
+from runner.plan.inputs import MISSING, TABLE, Listed, Pinner, digest_of
 from runner.plan.reasons import Listing
 from runner.plan.step import Input
 from runner.schema import reference
@@ -31,10 +31,11 @@ def recordings(field: Field, target: Input, pinner: Pinner, *, folder: Path) -> 
 def pinned(target: Input, found: list[Listed], *, store: Store, planned: bool) -> Input:
     """``target`` with the recordings that its table names; ``planned`` says that a step of this plan makes it."""
     digest = digest_of(found)
+    target = replace(target, recordings=digest, missing=sum(entry.digest == MISSING for entry in found))
     if planned or not found or _as_made(target, found, store):
-        return replace(target, recordings=digest)
+        return target
     mark, sign, path = target.digest.partition("#")
-    return replace(target, recordings=digest, digest=f"{mark}+{digest}{sign}{path}")
+    return replace(target, digest=f"{mark}+{digest}{sign}{path}")
 
 
 def shown(found: list[Listed]) -> Listing:

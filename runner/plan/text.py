@@ -58,7 +58,7 @@ def _input(entry: Input) -> str:
     scheme, _, value = entry.digest.partition(":")
     short = f"{scheme} {value[:12]}" if scheme != "commit" else ""
     count = f"{_count(entry.files, 'file')}, {_bytes(entry.size)}" if entry.files else ""
-    missing = f"{entry.missing:,} of {entry.files:,} not found" if entry.missing else ""
+    missing = f"{_count(entry.missing, 'recording')} not found" if entry.missing else ""
     return ", ".join(filter(None, (entry.ref, count, missing, short)))
 
 

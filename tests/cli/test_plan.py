@@ -53,7 +53,7 @@ def test_recordings_that_are_missing_are_counted(house: House, capsys: pytest.Ca
     lines = ['{"audio": "clips/a.wav"}', '{"audio": "gone.wav"}', '{"audio": "gone.wav", "start": 1}']
     (house.folder / "m.jsonl").write_text("\n".join(lines))
     assert main(["plan", "a.yaml"]) == 0
-    assert "    data.manifest: m.jsonl, 2 files, 1 B, 1 of 2 not found, sha256 " in capsys.readouterr().out
+    assert "    data.manifest: m.jsonl, 2 files, 1 B, 1 recording not found, sha256 " in capsys.readouterr().out
     assert main(["plan", "a.yaml", "-o", "json"]) == 0
     model, table = json.loads(capsys.readouterr().out)["steps"][0]["inputs"]
     assert (model["missing"], table["missing"], table["files"]) == (0, 1, 2)

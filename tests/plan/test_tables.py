@@ -10,6 +10,7 @@ import pytest
 from runner.execution.inputs import Inputs
 from runner.plan.inputs import Pinner
 from runner.plan.step import Step
+from runner.plan.text import lines
 from runner.schema.errors import ConflictError
 from runner.schema.kinds import job_class
 from runner.store.digests import Digests
@@ -72,6 +73,16 @@ def test_recordings_below_another_root(house: House) -> None:
     assert same.inputs[1].digest == f"fingerprint:{up.fingerprint}#transcripts.jsonl"
     assert other.inputs[1].digest == f"fingerprint:{up.fingerprint}+{other.inputs[1].recordings}#transcripts.jsonl"
     assert str(house.store.root) not in str(_inputs(house, other).check(Pinner(Digests(house.store.layout.digests))))
+
+
+def test_recordings_that_are_missing_are_counted(house: House) -> None:
+    _publish(house, house.step(name="up"))
+    assert _alone(house).inputs[1].missing == 0
+    (house.folder / "clips" / "a.wav").unlink()
+    plan = house.plan(_down(house))
+    assert plan.steps[0].inputs[1].missing == 1
+    (said,) = [line for line in lines(plan) if "data.manifest: artifact:up@v1" in line]
+    assert ", 1 recording not found, fingerprint " in said
 
 
 def test_recordings_inside_the_artifact_are_its_own(house: House) -> None:
