@@ -68,9 +68,7 @@ class Given:
     ref: str  # as pinned by the plan
     digest: str
     path: Path  # folder or file
-    files: tuple[
-        str, ...
-    ] = ()  # for FILES and MANIFEST fields: the files in order, relative to ``Context.folder``, absolute when outside
+    files: tuple[str, ...] = ()  # of FILES fields: in order, relative to ``Context.folder``, absolute when outside
 
 
 class Worker(Protocol):

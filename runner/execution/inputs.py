@@ -82,11 +82,7 @@ class Inputs:
         path = self._folder if now.path is None else Path(now.path)
         if now.ref.startswith(HUB):
             path = _fetch(now, field, self._folder, say)
-        listed: tuple[str, ...] = ()
-        if field.mark is Mark.FILES:
-            listed = files.expand(field.value, folder=self._folder)
-        elif field.mark is Mark.MANIFEST:
-            listed = files.of_manifest(path, root=field.beside("root", None), folder=self._folder)
+        listed = files.expand(field.value, folder=self._folder) if field.mark is Mark.FILES else ()
         return Given(field=now.field, ref=now.ref, digest=now.digest, path=path, files=listed)
 
     def _now(self, pinned: Input) -> Input:

@@ -9,6 +9,7 @@ from typing import Any
 from runner.context import Context, Result
 from runner.execution.results import StepResult
 from runner.plan.build import build
+from runner.schema import manifest
 from runner.schema.load import load
 from runner.store.local import open_store
 from tests.execution.helpers import applied, folder_with, spec
@@ -19,7 +20,9 @@ DOWN = spec("down", data={"manifest": "artifact:up#transcripts.jsonl", "root": "
 
 def _lists(given: Any, ctx: Context) -> Result:
     """Writes a table with the name and the size of each clip."""
-    files = next(entry.files for name, entry in ctx.inputs.items() if name != "model")
+    (source,) = [entry for name, entry in ctx.inputs.items() if name != "model"]
+    named = manifest.read(source.path, root=ctx.folder) if source.field == "data.manifest" else ()
+    files = source.files or [str(row.audio.relative_to(ctx.folder)) for row in named]
     rows = ({"path": file, "text": str((ctx.folder / file).stat().st_size)} for file in files)
     (ctx.out / "transcripts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return Result(metrics={})
