@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from runner.asr import batches, recordings, windows, writer
+from runner.asr import batches, recordings, sizing, windows, writer
 from runner.asr.collector import Collector
 from runner.asr.layout import Layout
 from runner.asr.packed import pads
 from runner.asr.pieces import Answer, Setup, Source
+from runner.asr.probe import Probe
 from runner.asr.recordings import Clip, Recording
 from runner.asr.score import Scorer, Scores
-from runner.asr.sizing import Sizing, sizing
+from runner.asr.sizing import Sizing
 from runner.asr.spool import Spool
 from runner.asr.tables import ledger, plots, tables
 from runner.asr.transcriber import Transcriber
@@ -49,7 +49,7 @@ def run(spec: AsrTranscribe, ctx: Context) -> Result:
     found = _listed(spec, ctx, clips, setup)
     headers_s = time.perf_counter() - began
     layout = Layout(found, _cut(spec, setup))
-    size = _sizing(spec, ctx, model)
+    size = _sizing(spec, ctx, setup)
     plan = batches.plan(_padded_lengths(layout, setup), _size(spec, size, model, setup))
     spool = Spool(ctx.checkpoints, items=len(found), plan=f"{layout.digest()} on {ctx.device}")
     try:
@@ -199,15 +199,17 @@ def _size(spec: AsrTranscribe, size: Sizing, model: Resolved, setup: Setup) -> b
     return size.size(rate=setup.source.rate, windows=spec.batch.files, packed=packed)
 
 
-def _sizing(spec: AsrTranscribe, ctx: Context, model: Resolved) -> Sizing:
-    """The batch size of an earlier attempt, or the rule's, which is kept: a resumed job plans the same batches."""
-    path = ctx.checkpoints / f"sizing-{ctx.device}.json"
+def _sizing(spec: AsrTranscribe, ctx: Context, setup: Setup) -> Sizing:
+    """The batch size asked for, or the device's; an earlier attempt's is kept: a resumed job plans the same batches."""
     if spec.batch.seconds is not None:
-        return sizing(spec.batch.seconds, device=ctx.device, memory_bytes=None, facts=model.facts)
+        return sizing.asked(spec.batch.seconds)
+    if setup.device == "cpu":
+        return sizing.on_cpu()
+    path = ctx.checkpoints / f"sizing-{ctx.device}.json"
     if path.exists():
         return Sizing(**_read(path))
-    memory = torch.cuda.mem_get_info()[0] if ctx.device == "cuda" and torch.cuda.is_available() else None
-    size = sizing(None, device=ctx.device, memory_bytes=memory, facts=model.facts)
+    [(_, memory)] = ctx.pool.imap(partial(Probe, setup), [spec.window.length_s])
+    size = sizing.on_gpu(memory)
     _keep(path, vars(size))
     return size
 

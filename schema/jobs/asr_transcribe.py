@@ -105,7 +105,11 @@ class AsrTranscribe(Job):
     """From the model's output to text."""
 
     precision: Annotated[Literal["auto", "fp32", "bf16", "fp16"], RESULT] = "auto"
-    """Number format of the model: `auto` is bf16 where the device computes in it natively, otherwise fp32."""
+    """Number format of the model: `auto` is bf16 where the device computes in it natively, otherwise fp32.
+
+    Of CTC models only the large products are computed in bf16 or fp16, and a window whose text hangs on the rounding is
+    computed again in fp32.
+    """
 
     batch: Annotated[Batch, BLOCK] = Batch()
     """How windows are put together for the model."""

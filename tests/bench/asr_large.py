@@ -148,10 +148,9 @@ def pipeline(link: Connection, folder: Path, threads: int, batch: int) -> None:
 
 def ours(link: Connection, folder: Path, threads: int, precision: str, batch_s: float | None) -> None:
     """The worker of asr-transcribe, fed as the job feeds it."""
-    from runner.asr import batches, recordings, windows
+    from runner.asr import batches, recordings, sizing, windows
     from runner.asr.layout import Layout
     from runner.asr.pieces import Setup, Source
-    from runner.asr.sizing import sizing
     from runner.asr.transcriber import Transcriber
     from runner.registry.resolve import resolve
 
@@ -179,7 +178,7 @@ def ours(link: Connection, folder: Path, threads: int, precision: str, batch_s: 
             language=None,
         )
     )
-    fitting = sizing(batch_s, device="cpu", memory_bytes=None, facts=found.facts)
+    fitting = sizing.on_cpu() if batch_s is None else sizing.asked(batch_s)
     size = fitting.size(rate=rate, windows=64, packed=True)
     cut = windows.cut(length_s=20, context_s=1, rate=rate, stride=stride, receptive=receptive)
 
