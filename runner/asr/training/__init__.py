@@ -1,0 +1,1 @@
+"""CTC training: from recordings with texts to a model, on transformers' Trainer."""

@@ -1,0 +1,136 @@
+"""The clips of a training or validation table: where their sound lies, what is said in them, their groups."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runner.asr import audio, recordings
+from runner.asr.recordings import Channels, Clip, Recording
+from runner.asr.trouble import RecordingError
+from runner.schema import manifest
+from runner.schema.errors import JobError
+
+Samples = NDArray[np.float32]
+OWN = frozenset({*manifest.AUDIO, *manifest.TEXT, "id", "start", "end", ""})  # columns that are no group
+SHOWN = 5  # recordings named in an error
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Utterance:
+    """One clip with its text."""
+
+    recording: Recording
+    text: str  # as the model is to write it
+    groups: dict[str, str]  # further columns of its row
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """The clips of one table, in its order. Only headers are held; sound is read when it is asked for."""
+
+    utterances: tuple[Utterance, ...]
+    rate: int  # Hz, of the model
+
+    def __len__(self) -> int:
+        return len(self.utterances)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Samples of each clip."""
+        return np.array([one.recording.samples for one in self.utterances], dtype=np.int64)
+
+    @property
+    def seconds(self) -> float:
+        return float(self.lengths.sum()) / self.rate
+
+    def samples(self, index: int) -> Samples:
+        """The sound of one clip, [samples]. Raises JobError (DataInvalid) naming it."""
+        found = self.utterances[index].recording
+        assert found.header is not None, "a clip without a header was let in"
+        try:
+            return audio.read(
+                found.clip.path,
+                header=found.header,
+                first=found.first,
+                last=found.first + found.samples,
+                rate=self.rate,
+                channel=found.channel,
+            ).samples
+        except RecordingError as error:
+            raise JobError(f"{found.key}: {error.message}", failure="DataInvalid") from error
+
+
+def read(
+    clips: Sequence[Clip],
+    groups: Sequence[dict[str, str]],
+    *,
+    field: str,
+    normalise: Callable[[str], str],
+    channels: Channels,
+    rate: int,
+    receptive: int,
+    threads: int,
+) -> Corpus:
+    """The corpus of ``clips``; ``groups`` are their rows' further columns, ``field`` names the table in errors.
+
+    Raises JobError (DataInvalid) naming clips without a text, or whose sound cannot be had or gives no frame.
+    """
+    if not clips:
+        raise JobError(f"{field} has no rows", failure="DataInvalid")
+    found = list(recordings.recordings(clips, channels=channels, rate=rate, receptive=receptive, threads=threads))
+    _check(field, "have no text", [one.key for one in found if one.clip.text is None], of=len(found))
+    bad = [f"{one.key} ({one.trouble.message})" for one in found if one.trouble is not None]
+    _check(field, "cannot be used", bad, of=len(found))
+    utterances = (
+        Utterance(recording=one, text=normalise(one.clip.text or ""), groups=columns)
+        for one, columns in zip(found, groups, strict=True)
+    )
+    return Corpus(utterances=tuple(utterances), rate=rate)
+
+
+def _check(field: str, what: str, names: Sequence[str], *, of: int) -> None:
+    if names:
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        shown = ", ".join(names[:SHOWN])
+        raise JobError(f"{field}: {len(names)} of {of} recordings {what}: {shown}{more}", failure="DataInvalid")
+
+
+def columns(path: Path, *, rows: int) -> list[dict[str, str]]:
+    """What each row of the table at ``path`` says beyond audio, text, id and times; {} where it says nothing.
+
+    The table was read before, so it is known to be sound. Folders of the datasets package have no further columns.
+    """
+    if manifest.is_arrow(path):
+        return [{} for _ in range(rows)]
+    table = manifest.table_of(path)
+    with table.open(encoding="utf-8-sig", newline="") as file:
+        found = [_groups(record) for record in (_json(file) if table.suffix == ".jsonl" else _csv(file, table.suffix))]
+    assert len(found) == rows, f"{table} was read twice and had {rows} rows, then {len(found)}"
+    return found
+
+
+def _json(file: Any) -> Iterator[dict[str, Any]]:
+    return (json.loads(line) for line in file if not line.isspace())
+
+
+def _csv(file: Any, suffix: str) -> Iterator[dict[str, Any]]:
+    if suffix.lower() == ".tsv":
+        return csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+    return csv.DictReader(file)
+
+
+def _groups(record: dict[str, Any]) -> dict[str, str]:
+    found = {}
+    for key, value in record.items():
+        name = (key or "").strip()
+        if name not in OWN and value != "" and isinstance(value, str | int | float):
+            found[name] = value if isinstance(value, str) else json.dumps(value)
+    return found
