@@ -49,17 +49,21 @@ class Engine(Protocol):
         ...
 
 
-ENGINES: dict[str, Callable[..., Engine]] = {"ctc": Ctc, "seq2seq": Whisper}
+MakeEngine = Callable[..., Engine]  # (setup, dtype=...), picklable
+ENGINES: dict[str, MakeEngine] = {"ctc": Ctc, "seq2seq": Whisper}
 
 
 class Transcriber:
-    """Built once per process, called once per deal: a few batches in a row, so that decoding runs ahead."""
+    """Built once per process, called once per deal: a few batches in a row, so that decoding runs ahead.
 
-    def __init__(self, setup: Setup) -> None:
+    ``engine`` makes something else than a transcript of what the model gives.
+    """
+
+    def __init__(self, setup: Setup, *, engine: MakeEngine | None = None) -> None:
         torch.set_num_threads(setup.threads)
         self.setup = setup
         precision = choose(setup.precision, device=setup.device)
-        self.engine: Engine = ENGINES[setup.task](setup, dtype=precision.dtype)
+        self.engine: Engine = (engine or ENGINES[setup.task])(setup, dtype=precision.dtype)
         self.halving = Halving(self.engine.compute, most=setup.most)
         self.about = {"precision": precision.name, "precision_why": precision.why, **self.engine.about}
         self._readers = max(1, setup.threads if setup.device == "cuda" else setup.threads // 2)

@@ -36,6 +36,7 @@ class Whisper:
 
     blank = 0
     vocab = 0
+    again = 0
 
     def __init__(self, setup: Setup, *, dtype: torch.dtype) -> None:
         settle_arithmetic()
