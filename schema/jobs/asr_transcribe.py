@@ -4,40 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
+from runner.schema.audio import Audio
+from runner.schema.batch import Batch
 from runner.schema.block import Block
 from runner.schema.data import AudioData
 from runner.schema.job import Job
 from runner.schema.marks import BLOCK, NEUTRAL, RESULT
 from runner.schema.model import Model
-
-
-class Audio(Block):
-    """How a recording becomes one signal."""
-
-    channels: Annotated[Literal["mix", "left", "right", "each"], RESULT] = "mix"
-    """`mix` averages the channels, `left` and `right` take one, `each` transcribes every channel by itself."""
-
-    silence_db: Annotated[float, RESULT, Field(ge=-120, le=0)] = -60.0
-    """Energy floor in dB below full scale: frames quieter than this yield no letters."""
-
-
-class Window(Block):
-    """How long recordings are cut; windows overlap by the context and are joined on frames."""
-
-    length_s: Annotated[float, RESULT, Field(ge=1, le=120)] = 20.0
-    """Length of one window in seconds, context included."""
-
-    context_s: Annotated[float, RESULT, Field(ge=0.1, le=10)] = 1.0
-    """Audio on each side of a window that is heard but not kept, in seconds."""
-
-    @model_validator(mode="after")
-    def _leaves_a_centre(self) -> Window:
-        if 4 * self.context_s > self.length_s:  # more than half of the work would be heard twice
-            raise PydanticCustomError("window", "context_s must be at most a quarter of length_s")
-        return self
+from runner.schema.window import Window
 
 
 class Decode(Block):
@@ -52,16 +29,6 @@ class Decode(Block):
     language: Annotated[str | None, RESULT, Field(pattern=r"^[a-z]{2,3}$")] = None
     """Language of the speech, for models that are told it (whisper): two or three lower-case letters, for example `pt`;
     left out: the model decides."""
-
-
-class Batch(Block):
-    """How windows are put together for the model. Texts do not depend on it."""
-
-    seconds: Annotated[float | None, NEUTRAL, Field(ge=1, le=36000)] = None
-    """Padded seconds of audio in one batch; left out: sized to the device."""
-
-    files: Annotated[int, NEUTRAL, Field(ge=1, le=4096)] = 64
-    """Most windows in one batch."""
 
 
 class Gates(Block):
