@@ -16,6 +16,7 @@ from runner.asr.score import Scorer, Scores, UtteranceScore
 from runner.asr.training.buckets import cut
 from runner.asr.training.corpus import Corpus
 from runner.asr.training.dataset import Collate, Example
+from runner.asr.training.network import heard
 from runner.asr.training.spelling import Spelling
 
 WINDOW_S = 60.0  # padded seconds heard at once
@@ -69,7 +70,7 @@ class Examiner:
             made = self._collate([self._example(clip, spelling) for clip in clips])
             inputs = {key: value.to(model.device) for key, value in made.items()}
             lengths = model._get_feat_extract_output_lengths(inputs["attention_mask"].sum(-1)).tolist()
-            answer = model(**inputs)
+            answer = heard(model, inputs)
             losses[clips] = float(answer.loss)  # the mean of the batch stands for each of its clips
             rows = torch.log_softmax(answer.logits.float(), dim=-1).cpu().numpy()
             for clip, row, length in zip(clips, rows, lengths, strict=True):

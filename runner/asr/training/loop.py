@@ -24,6 +24,7 @@ from runner.asr.training import progress
 from runner.asr.training.checkpoints import Checkpoints
 from runner.asr.training.dataset import Batch, Heard, Turns, loader
 from runner.asr.training.evaluation import Examiner
+from runner.asr.training.network import heard
 from runner.asr.training.recipe import Rate, Recipe
 from runner.asr.training.spelling import Spelling
 from runner.schema.errors import JobError
@@ -225,7 +226,7 @@ class CtcTrainer(Trainer):  # type: ignore[misc]  # transformers is not typed
         self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The batch's part of the mean loss over all clips of the step. Raises JobError (NaN)."""
-        outputs = model(**inputs)
+        outputs = heard(model, inputs)
         loss = outputs.loss
         if not math.isfinite(loss.item()):
             raise _not_finite("loss", loss.item(), step=self.state.global_step + 1)

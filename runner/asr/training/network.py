@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,8 +43,9 @@ TOKENIZER_FILES = (
     "tokenizer.json",
 )
 ENDS = (SPECIAL.index(START), SPECIAL.index(END))
-LAYERS = ("q_proj", "k_proj", "v_proj", "out_proj", "intermediate_dense", "output_dense")  # of wav2vec2-like encoders
-LAYERS_BERT = ("linear_q", "linear_k", "linear_v", "linear_out")  # of wav2vec2-bert
+ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj", "linear_q", "linear_k", "linear_v", "linear_out")
+FEED_FORWARD = ("intermediate_dense", "output_dense")
+ONE_CALL = frozenset({"wavlm"})  # attention takes its weights by themselves, so what stands beside them is not heard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,8 +150,9 @@ def _set(config: Any, masks: Masks, dropouts: Dropouts) -> None:
     config.apply_spec_augment = masks.time > 0 or masks.feature > 0
     if config.apply_spec_augment:
         config.mask_time_prob, config.mask_time_length = masks.time, masks.time_frames
-        config.mask_feature_prob, config.mask_feature_length = masks.feature, masks.feature_width
+        config.mask_feature_prob = masks.feature
         config.mask_feature_length = min(masks.feature_width, config.hidden_size)
+        config.mask_feature_min_masks = getattr(config, "mask_feature_min_masks", 0)  # WavLM's has none, and needs it
     for name in ("attention", "hidden", "activation", "feat_proj", "final"):
         setattr(config, f"{name}_dropout", dropouts.values)
     config.layerdrop = dropouts.layers
@@ -167,6 +170,13 @@ def fit_head(model: Any, rows: Mapping[int, int], *, size: int, blank: int) -> N
     model.lm_head = new
     model.config.vocab_size = size
     model.config.pad_token_id, model.config.bos_token_id, model.config.eos_token_id = blank, *ENDS
+
+
+def heard(model: Any, inputs: dict[str, torch.Tensor]) -> Any:
+    """The model's answer to a batch: loss and logits."""
+    with warnings.catch_warnings():  # wavlm's own two masks differ in type
+        warnings.filterwarnings("ignore", message="Support for mismatched key_padding_mask")
+        return model(**inputs)
 
 
 def clamp_masks(model: Any, *, frames: int) -> None:
@@ -194,7 +204,8 @@ def freeze_feature_encoder(model: Any) -> bool:
 def add_lora(model: Any, wanted: Lora) -> LoraModel:
     """Put LoRA beside the encoder's linear layers, in place: only it and the head are trained."""
     names = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    layers = [name for name in (*LAYERS, *LAYERS_BERT) if name in names]
+    adapted = FEED_FORWARD if model.config.model_type in ONE_CALL else (*ATTENTION, *FEED_FORWARD)
+    layers = [name for name in adapted if name in names]
     config = LoraConfig(
         r=wanted.r,
         lora_alpha=wanted.alpha,  # type: ignore[arg-type]  # it is only divided by r

@@ -49,7 +49,7 @@ RECIPE = Recipe(
 NO_MASKS = Masks()
 
 
-class Ended(Exception):
+class EndedError(Exception):
     """Stands for a cancelled run."""
 
 
@@ -66,7 +66,7 @@ class Heard:
 
     def _progress(self, done: int, total: int, unit: str) -> None:
         if done == self.end_at:
-            raise Ended
+            raise EndedError
 
     def _metric(self, name: str, value: float) -> None:
         self.metrics.append((name, value))

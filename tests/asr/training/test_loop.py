@@ -15,7 +15,7 @@ from runner.asr.training.loop import share_at
 from runner.asr.training.recipe import Augmentation, Lora, Masks, Rate
 from runner.schema.errors import JobError
 from tests.asr.training import small
-from tests.asr.training.small import Ended, Heard
+from tests.asr.training.small import EndedError, Heard
 
 PLAIN = Augmentation()
 MASKS = Masks(time=0.2, time_frames=5, feature=0.1, feature_width=4)
@@ -42,7 +42,7 @@ def test_a_run_that_was_ended_goes_on_to_the_same_weights(
     unbroken = small.begin(masks=MASKS)
     whole = small.fit(tmp_path / "a", unbroken, *data, lora=lora)
     for end_at in (6, 11):  # after the first and after the second checkpoint
-        with pytest.raises(Ended):
+        with pytest.raises(EndedError):
             small.fit(tmp_path / "b", small.begin(masks=MASKS), *data, lora=lora, heard=Heard(end_at=end_at))
     torch.manual_seed(999)  # a new process has other numbers to come
     np.random.seed(999)
