@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from runner.asr import confidence
 from runner.asr.alphabet import Alphabet
 from runner.asr.beam import search
+from runner.asr.calibration import Calibration
+from runner.asr.fusion import Fusion
 from runner.asr.words import Char, Path, Span, Word, spans
 from runner.schema.errors import JobError
 
@@ -22,7 +24,7 @@ class Decoded:
     """What was said. ``text`` is the words joined by single spaces; ``words`` is empty without timestamps."""
 
     text: str
-    confidence: float | None  # mean over words weighted by their frames, not calibrated; None without words
+    confidence: float | None  # mean over words weighted by their frames; None without words
     words: tuple[Word, ...] = ()
 
 
@@ -31,6 +33,8 @@ def decode(
     *,
     alphabet: Alphabet,
     beam_size: int = 1,
+    fusion: Fusion | None = None,
+    calibration: Calibration | None = None,
     frame_s: float,
     offset_s: float = 0.0,
     end_s: float | None = None,
@@ -41,7 +45,8 @@ def decode(
     ``log_probs`` is [frames, vocab], natural logarithms, only frames of real audio. A frame lasts ``frame_s`` seconds
     and the first one starts at ``offset_s``; times are on that grid, rounded to milliseconds, monotonic, and never
     beyond ``end_s`` (the end of the recording, for models whose last frame reaches over it). ``beam_size`` 1 is
-    greedy. Raises JobError (NaN) when the model's output holds NaN, or a frame without any probability.
+    greedy; ``fusion`` needs more. Confidence means what ``calibration`` makes of it, without one only an order. Raises
+    JobError (NaN) when the model's output holds NaN, or a frame without any probability.
     """
     assert log_probs.ndim == 2 and log_probs.shape[1] == len(alphabet.texts), "output and alphabet do not match"
     if not np.isfinite(log_probs.max(axis=1)).all():
@@ -49,7 +54,7 @@ def decode(
     best = (
         greedy(log_probs, blank=alphabet.blank)
         if beam_size == 1
-        else search(log_probs, blank=alphabet.blank, beam_size=beam_size)
+        else search(log_probs, blank=alphabet.blank, beam_size=beam_size, fusion=fusion)
     )
     found = list(spans(best, alphabet=alphabet))
     if not found:
@@ -57,6 +62,8 @@ def decode(
     first = np.array([span.first for span in found])
     last = np.array([span.last for span in found])
     sure = confidence.over_spans(confidence.certainty(log_probs), first, last)
+    if calibration is not None:
+        sure = calibration.apply(sure)
     whole = confidence.utterance(sure, last - first)
     text = " ".join(span.text(lower=alphabet.lower) for span in found)
     if timestamps == "none":
