@@ -105,7 +105,8 @@ class Report:
         lines = []
         for name, split in self.splits.items():
             bins = [f"{_bin(place)} {count}" for place, count in enumerate(split.durations) if count]
-            lines.append(f"{name}: {split.recordings} recordings, {split.audio_s:.1f} s ({', '.join(bins) or 'none'})")
+            count = f"{split.recordings} recording{'' if split.recordings == 1 else 's'}"
+            lines.append(f"{name}: {count}, {split.audio_s:.1f} s ({', '.join(bins) or 'none'})")
         for one in self.findings:
             shown = "allowed" if one.allowed else one.severity
             lines.append(f"{shown:8}{one.name} in {one.split}: {_counted(one)}: {one.what}")

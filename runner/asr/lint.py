@@ -10,7 +10,7 @@ from typing import Protocol
 
 from runner.asr import sound
 from runner.asr.findings import EDGES_S, Findings, Report, Severity, Split, bin_of
-from runner.asr.recordings import Recording
+from runner.asr.recordings import Recording, printable
 from runner.asr.sound import Sound
 from runner.asr.trouble import RecordingError
 
@@ -87,6 +87,7 @@ def check(
 
     Reads 60 s at a time in ``threads`` threads; memory is some 200 bytes a row.
     """
+    assert set(allow) <= set(CLASSES), "a class that does not exist cannot be allowed"
     found = Findings(CLASSES, allow=allow)
     linter = _Linter(found, spelling=spelling, frames=frames, rate=rate, silence_db=silence_db)
     rows = {TRAIN: train, VALIDATION: validation}
@@ -132,7 +133,8 @@ class _Linter:
 
     def _faults(self, row: Row, heard: Sound | RecordingError) -> Iterable[tuple[str, str]]:
         if isinstance(heard, RecordingError):
-            yield _why(row.recording, heard), heard.message
+            clip = row.recording.clip
+            yield _why(row.recording, heard), heard.message.replace(clip.path, printable(clip.shown))
             return
         header = row.recording.header
         assert header is not None, "sound without a header"

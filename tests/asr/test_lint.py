@@ -124,6 +124,7 @@ def test_sound_that_nobody_can_learn_from(tmp_path: Path) -> None:
     by_name = {one.name: one for one in report.findings}
     assert by_name["silent"].examples[0] == "quiet.wav: -79 dB at its loudest, 'nada'"
     assert by_name["sample_rate"].examples == ("telephone.wav: 8000 Hz, the model hears 16000 Hz",)
+    assert not [example for one in report.findings for example in one.examples if str(tmp_path) in example]
     assert by_name["unreadable"].examples[1] == "such.wav: no such file"
     assert [one.severity for one in report.findings] == ["error"] * 5 + ["warning"] * 2
 
@@ -235,7 +236,7 @@ def test_the_json_is_the_same_however_many_threads(tmp_path: Path) -> None:
 def test_words_for_the_terminal(tmp_path: Path) -> None:
     report = check(rows(tmp_path, [Said(name="a.wav", text="", samples=speech(1))]))
     assert str(report).splitlines() == [
-        "train: 1 recordings, 1.0 s (1-2 s: 1)",
+        "train: 1 recording, 1.0 s (1-2 s: 1)",
         "validation: 0 recordings, 0.0 s (none)",
         "error   empty_text in train: 1 recording: something is heard, but there is no text",
         "        a.wav: 1.0 s of sound",
