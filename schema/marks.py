@@ -14,9 +14,10 @@ class Mark(Enum):
     RESULT = "its value decides the result"
     NEUTRAL = "it never changes the result: names, resources, logs, gates"
     MODEL = "a model: its commit or digest decides the result"
+    FILE = "one file: its content decides the result"
     FILES = "patterns or folders of files: their paths and digests decide the result"
     MANIFEST = "a manifest: its digest and those of the files it names decide the result"
     BLOCK = "a nested block: its own fields are marked"
 
 
-RESULT, NEUTRAL, MODEL, FILES, MANIFEST, BLOCK = Mark
+RESULT, NEUTRAL, MODEL, FILE, FILES, MANIFEST, BLOCK = Mark

@@ -59,6 +59,13 @@ def checked(text: str) -> str:
     return text
 
 
+def checked_file(text: str) -> str:
+    """The same for a field that takes one file: a reference must say which."""
+    if is_reference(checked(text)) and parse(text).path is None:
+        raise PydanticCustomError("reference", "say which file of the artifact it is: `artifact:NAME#path`")
+    return text
+
+
 def _check_path(path: str) -> None:
     parts = path.split("/")
     if not path or path != path.strip() or "\\" in path or not path.isprintable():

@@ -15,11 +15,13 @@ from runner.plan.step import Input
 from runner.registry.family import Resolved
 from runner.registry.resolve import resolve
 from runner.schema import manifest
+from runner.schema.errors import PlanError
 from runner.schema.marks import Mark
 from runner.store.digests import Digests
 
 MISSING = "missing"  # stands for the digest of a recording that a manifest names and nobody has: the job goes on
 TABLE = "(table)"  # stands for the manifest itself, whose name decides nothing
+FILE = "(file)"  # ... for a file that a field names by itself
 # fields beside a MODEL field that say how to read it, and what counts where its block has none
 OPTIONS = {"revision": "main", "allow_pickle": False, "trust_remote_code": False, "adapter": None}
 
@@ -31,7 +33,7 @@ Place = tuple[str, Path]  # a file as results and fingerprints show it, and wher
 class Listed:
     """One file behind an input."""
 
-    shown: str  # in results and fingerprints: relative to the spec's folder, or TABLE
+    shown: str  # in results and fingerprints: relative to the spec's folder, or TABLE, or FILE
     path: Path
     digest: str  # of its content, or MISSING
     size: int  # bytes
@@ -62,7 +64,7 @@ class Pinner:
             if field.mark is Mark.MODEL:
                 places = _of_model(self.resolve(field, id=field.value, folder=folder))
             else:
-                places = (_of_manifest if field.mark is Mark.MANIFEST else _of_patterns)(field, folder=folder)
+                places = PLACES[field.mark](field, folder=folder)
             self._places[key] = places
             self._found |= dict.fromkeys(path for _, path in places if path not in self._known)
         return self._places[key]
@@ -99,16 +101,16 @@ class Pinner:
         return replace(self._pins[key], field=field.input), found
 
     def data(self, field: Field, *, folder: Path) -> Input:
-        """Pin a FILES or MANIFEST field that names no artifact. Raises PlanError or SpecError."""
+        """Pin a FILE, FILES or MANIFEST field that names no artifact. Raises PlanError or SpecError."""
         key = _key(field, field.value, folder)
         if key not in self._pins:
             listing = self.listing(field, folder=folder)
-            inside = [entry for entry in listing if entry.shown != TABLE]
+            inside = [entry for entry in listing if entry.shown not in {TABLE, FILE}]
             self._pins[key] = Input(
                 field=field.input,
                 ref=_ref(field.value),
                 digest=digest_of(listing),
-                path=os.path.normpath(folder / field.value) if field.mark is Mark.MANIFEST else None,
+                path=None if field.mark is Mark.FILES else os.path.normpath(folder / field.value),
                 files=len(inside),
                 size=sum(entry.size for entry in inside),
                 missing=sum(entry.digest == MISSING for entry in inside),
@@ -139,12 +141,22 @@ def _of_patterns(field: Field, *, folder: Path) -> list[Place]:
     return [(name, folder / name) for name in files.expand(field.value, folder=folder)]
 
 
+def _of_file(field: Field, *, folder: Path) -> list[Place]:
+    path = folder / field.value
+    if _plain_size(path) is None:
+        raise PlanError(f"{field.value!r} is no file (looked in {str(folder)!r})")
+    return [(FILE, path)]
+
+
 def _of_manifest(field: Field, *, folder: Path) -> list[Place]:
     table = Path(field.value)
     named = files.of_manifest(table, root=field.beside("root", None), folder=folder)
     if manifest.is_arrow(folder / table):
         return [(name, folder / table / name) for name in named]
     return [(TABLE, manifest.table_of(folder / table)), *((name, folder / name) for name in named)]
+
+
+PLACES = {Mark.FILE: _of_file, Mark.FILES: _of_patterns, Mark.MANIFEST: _of_manifest}
 
 
 def _of_model(model: Resolved) -> list[Place]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from runner.schema.audio import Audio
@@ -12,16 +12,57 @@ from runner.schema.batch import Batch
 from runner.schema.block import Block
 from runner.schema.data import AudioData
 from runner.schema.job import Job
-from runner.schema.marks import BLOCK, NEUTRAL, RESULT
+from runner.schema.marks import BLOCK, FILE, MANIFEST, NEUTRAL, RESULT
 from runner.schema.model import Model
+from runner.schema.reference import checked, checked_file
 from runner.schema.window import Window
+
+Name = Annotated[str, Field(min_length=1, max_length=4096)]
+File = Annotated[Name, AfterValidator(checked_file)]
+
+
+class TranscribeData(AudioData):
+    """The recordings, by pattern, folder or manifest; and what helps to decode them."""
+
+    text: Annotated[File | None, FILE] = None
+    """Text as it is spoken, one sentence a line: an n-gram language model is trained on it, used here, and kept as
+    `lm.arpa`. Case and punctuation do not matter."""
+
+    validation: Annotated[Annotated[Name, AfterValidator(checked)] | None, MANIFEST] = None
+    """A table like `manifest`, with texts: `decode.tune` and `confidence.calibrate` learn from it. Recordings that are
+    also to be transcribed flatter the error rate. `root` counts for it too."""
 
 
 class Decode(Block):
     """From the model's output to text."""
 
     beam_size: Annotated[int, RESULT, Field(ge=1, le=1000)] = 1
-    """Hypotheses kept at each step; 1 is greedy decoding. Without a language model more change little."""
+    """Hypotheses kept at each step; 1 is greedy decoding. Without a language model more change little, with one 50 to
+    100 are usual."""
+
+    lm: Annotated[File | None, FILE, Field(examples=["pt.arpa.gz"])] = None
+    """An n-gram language model of words, as an ARPA file, plain or gzip; or `artifact:NAME#lm.arpa`."""
+
+    ngram_order: Annotated[int, RESULT, Field(ge=1, le=6)] = 3
+    """Longest n-gram of the language model that `data.text` trains, in words."""
+
+    alpha: Annotated[float, RESULT, Field(ge=0, le=10)] = 0.5
+    """Weight of the language model: what the logarithm of a word's probability is multiplied by."""
+
+    beta: Annotated[float, RESULT, Field(ge=-20, le=20)] = 1.5
+    """What each word adds to the score, in natural log: it makes up for the price that the model puts on one."""
+
+    tune: Annotated[bool, RESULT] = False
+    """Choose `alpha` and `beta` on `data.validation`, by its word errors: a grid, then around its best point."""
+
+    hotwords: Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], RESULT, Field(max_length=10000)] = []  # noqa: RUF012
+    """Words and phrases that are likelier than the model thinks, for example names."""
+
+    hotwords_file: Annotated[File | None, FILE, Field(examples=["names.txt"])] = None
+    """More of them, one a line."""
+
+    hotword_weight: Annotated[float, RESULT, Field(ge=0, le=100)] = 5.0
+    """What each word of a hotword adds to the score, in natural log."""
 
     timestamps: Annotated[Literal["none", "word", "char"], RESULT] = "word"
     """How fine the times in the result are."""
@@ -29,6 +70,30 @@ class Decode(Block):
     language: Annotated[str | None, RESULT, Field(pattern=r"^[a-z]{2,3}$")] = None
     """Language of the speech, for models that are told it (whisper): two or three lower-case letters, for example `pt`;
     left out: the model decides."""
+
+
+class Confidence(Block):
+    """What a word's confidence means: by itself it only orders words, calibrated it is the share that is right."""
+
+    calibrate: Annotated[bool, RESULT] = False
+    """Calibrate on `data.validation`; the result is used here and kept as `calibration.json`."""
+
+    calibration: Annotated[File | None, FILE, Field(examples=["artifact:podcast-pt#calibration.json"])] = None
+    """Use such a file of an earlier job, made with the same model and decoding; or a file beside the model."""
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Confidence:
+        if self.calibrate and self.calibration is not None:
+            raise PydanticCustomError("one_of", "give at most one of calibrate and calibration")
+        return self
+
+
+class Route(Block):
+    """Where recordings go that the model is not sure of."""
+
+    below: Annotated[float | None, RESULT, Field(gt=0, le=1)] = None
+    """Recordings with less confidence than this are listed in `review.jsonl`, worst first, with the reason; left out:
+    none are."""
 
 
 class Gates(Block):
@@ -44,7 +109,7 @@ class Gates(Block):
     """Highest share of files that could not be transcribed."""
 
     min_confidence: Annotated[float | None, NEUTRAL, Field(ge=0, le=1)] = None
-    """Lowest mean confidence of the files with text; confidence is not calibrated."""
+    """Lowest mean confidence of the files with text; without `confidence` it is not calibrated."""
 
 
 class AsrTranscribe(Job):
@@ -59,7 +124,7 @@ class AsrTranscribe(Job):
     model: Annotated[Model, BLOCK]
     """The acoustic model."""
 
-    data: Annotated[AudioData, BLOCK]
+    data: Annotated[TranscribeData, BLOCK]
     """The recordings."""
 
     audio: Annotated[Audio, BLOCK] = Audio()
@@ -70,6 +135,12 @@ class AsrTranscribe(Job):
 
     decode: Annotated[Decode, BLOCK] = Decode()
     """From the model's output to text."""
+
+    confidence: Annotated[Confidence, BLOCK] = Confidence()
+    """What a word's confidence means."""
+
+    route: Annotated[Route, BLOCK] = Route()
+    """Where recordings go that the model is not sure of."""
 
     precision: Annotated[Literal["auto", "fp32", "bf16", "fp16"], RESULT] = "auto"
     """Number format of the model: `auto` is bf16 where the device computes in it natively, otherwise fp32.
@@ -100,3 +171,32 @@ class AsrTranscribe(Job):
                 "needs_times", "{names} need word times: set decode.timestamps to word", {"names": ", ".join(timed)}
             )
         return value
+
+    @field_validator("decode")
+    @classmethod
+    def _language_has_what_it_needs(cls, value: Decode, info: ValidationInfo) -> Decode:
+        data = info.data.get("data")
+        if data is None:
+            return value
+        if value.lm is not None and data.text is not None:
+            raise PydanticCustomError("one_of", "give at most one of decode.lm and data.text")
+        model = value.lm is not None or data.text is not None
+        if value.beam_size == 1 and (model or value.hotwords or value.hotwords_file):
+            raise PydanticCustomError("needs", "a language model and hotwords need a beam: set beam_size to 50 or so")
+        if value.tune and (not model or data.validation is None):
+            raise PydanticCustomError("needs", "tune needs a language model (lm, or data.text) and data.validation")
+        return value
+
+    @model_validator(mode="after")
+    def _validation_is_used(self) -> AsrTranscribe:
+        if self.confidence.calibrate and self.data.validation is None:
+            raise PydanticCustomError("needs", "confidence.calibrate needs data.validation")
+        if self.data.validation is not None and not (self.decode.tune or self.confidence.calibrate):
+            raise PydanticCustomError(
+                "needs", "data.validation is for decode.tune and confidence.calibrate: set one of them, or remove it"
+            )
+        if self.data.text is not None and self.decode.beam_size == 1:
+            raise PydanticCustomError(
+                "needs", "data.text makes a language model, which needs a beam: set decode.beam_size"
+            )
+        return self

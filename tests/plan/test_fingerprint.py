@@ -11,6 +11,7 @@ import pytest
 
 from runner.plan import fingerprint
 from runner.plan.fields import walk
+from runner.schema.errors import PlanError
 from runner.schema.jobs.asr_transcribe import AsrTranscribe
 from runner.schema.marks import Mark
 from tests.plan.house import House, write_model
@@ -27,13 +28,26 @@ OTHER = {  # for every field a value that is not its default
     "data.audio": None,
     "data.manifest": None,
     "data.root": None,
+    "data.text": None,
+    "data.validation": None,
     "audio.channels": "left",
     "audio.silence_db": -50.0,
     "window.length_s": 10,
     "window.context_s": 2.0,
     "decode.beam_size": 8,
+    "decode.lm": None,
+    "decode.ngram_order": 2,
+    "decode.alpha": 0.25,
+    "decode.beta": 1,
+    "decode.tune": None,
+    "decode.hotwords": None,
+    "decode.hotwords_file": None,
+    "decode.hotword_weight": 2,
     "decode.timestamps": "char",
     "decode.language": "pt",
+    "confidence.calibrate": None,
+    "confidence.calibration": None,
+    "route.below": 0.5,
     "precision": "fp32",
     "batch.seconds": 60,
     "batch.files": 2,
@@ -137,6 +151,30 @@ def test_a_manifest_that_names_pipes_and_folders_is_planned(house: House) -> Non
     (house.folder / "m.jsonl").write_text('{"audio": "pipe.wav"}\n{"audio": "clips"}\n{"audio": "clips/a.wav"}\n')
     entry = house.step(data={"manifest": "m.jsonl"}).inputs[1]
     assert (entry.files, entry.size) == (3, 1)
+
+
+def test_a_file_counts_by_its_content(house: House) -> None:
+    lm, decode = house.folder / "a.arpa", {"lm": "a.arpa", "beam_size": 8}
+    with pytest.raises(PlanError, match=r"decode\.lm: 'a\.arpa' is no file"):
+        house.step(decode=decode)
+    lm.write_text("one")
+    before = house.step(decode=decode)
+    assert before.inputs[-1].path == str(lm)
+    assert (before.inputs[-1].files, before.estimate["files"]) == (0, 2), "it is no recording"
+    lm.rename(house.folder / "b.arpa")
+    assert house.step(decode={**decode, "lm": "b.arpa"}).fingerprint == before.fingerprint
+    (house.folder / "b.arpa").write_text("two")
+    assert house.step(decode={**decode, "lm": "b.arpa"}).fingerprint != before.fingerprint
+
+
+def test_a_file_of_another_job_makes_an_edge(house: House) -> None:
+    (house.folder / "s.txt").write_text("olá\n")
+    up = house.spec("a", data={"audio": ["clips/*.wav"], "text": "s.txt"}, decode={"beam_size": 8})
+    down = house.spec("b", decode={"lm": "artifact:a#lm.arpa", "beam_size": 8})
+    first = house.plan(up, down).steps
+    assert first[1].after == ("a",)
+    (house.folder / "s.txt").write_text("adeus\n")
+    assert house.plan(up, down).steps[1].fingerprint != first[1].fingerprint
 
 
 def test_downstream_is_known_before_upstream_ran(house: House) -> None:

@@ -27,6 +27,8 @@ UNSAYABLE = {
     "a whole number has no point": GOOD + "decode: {beam_size: 8.0}\n",
     "window: context against length": GOOD + "window: {length_s: 2, context_s: 1}\n",
     "subtitles need word times": GOOD + "outputs: [srt]\ndecode: {timestamps: none}\n",
+    "a language model needs a beam": GOOD + "decode: {lm: a.arpa}\n",
+    "one calibration": GOOD + "confidence: {calibrate: true, calibration: c.json}\n",
     "a number is one": GOOD + "gates: {max_wer: .nan}\n",
     "a variable is declared": GOOD + "decode: {beam_size: '${vars.b}'}\n",
     "a variable fits where it is used": "vars: {b: x}\n" + GOOD + "decode: {beam_size: '${vars.b}'}\n",
@@ -35,7 +37,7 @@ UNSAYABLE = {
     "a reference is well formed": GOOD.replace("./m", '"artifact:A"'),
     "a secret stands in a secret field only": GOOD.replace("./m", "${env:M}"),
 }
-ACROSS_FIELDS = {"window", "needs_times"}  # the types of the errors above that a change of one field can raise
+ACROSS_FIELDS = {"window", "needs_times", "one_of", "needs"}  # errors above that a change of one field can raise
 VALUES: list[Any] = [
     *(
         None,
