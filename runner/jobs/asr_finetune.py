@@ -7,21 +7,20 @@ import time
 from collections.abc import Callable
 from typing import Any, Literal
 
-from runner.asr import precision, recordings
-from runner.asr.normalise import accent_sensitive
+from runner.asr import lint, portuguese, precision, recordings
+from runner.asr.findings import Report
 from runner.asr.pieces import Source
 from runner.asr.precision import Precision
-from runner.asr.training import corpus, evaluation, session, spelling, tables
+from runner.asr.training import corpus, evaluation, outcome, session, spelling
 from runner.asr.training.checkpoints import Checkpoints
 from runner.asr.training.corpus import Corpus
-from runner.asr.training.evaluation import Evaluation, Examiner
-from runner.asr.training.loop import Run, Tell
+from runner.asr.training.evaluation import Examiner, Judged
+from runner.asr.training.loop import Tell
 from runner.asr.training.network import RATE, Architecture, Dropouts
-from runner.asr.training.progress import BLANKS
 from runner.asr.training.recipe import Augmentation, Lora, Masks, Rate, Recipe
 from runner.asr.training.session import Learner
 from runner.asr.training.spelling import Spelling
-from runner.context import Context, LedgerLine, Result
+from runner.context import Context, Result
 from runner.registry.resolve import resolve
 from runner.schema.errors import JobError
 from runner.schema.fields import every
@@ -36,22 +35,18 @@ BEFORE = "before.json"
 def run(spec: AsrFinetune, ctx: Context) -> Result:
     """Train a model as ``spec`` says; see ``runner.asr.training`` for the parts."""
     start, rate, receptive = _start(spec, ctx)
-    data = _corpus(spec, ctx, "train", rate=rate, receptive=receptive)
-    validation = _corpus(spec, ctx, "validation", rate=rate, receptive=receptive)
+    settings = portuguese.Settings(**spec.text.model_dump())
+    data, validation = (
+        _corpus(spec, ctx, field, settings, rate=rate, receptive=receptive) for field in ("train", "validation")
+    )
     chosen = precision.choose(spec.precision, device=ctx.device)
     checkpoints = Checkpoints(ctx.checkpoints / "training")
     checkpoints.check(_identity(spec, ctx, chosen))
-    learner = session.begin(
-        start,
-        wanted=_wanted(spec, data),
-        masks=_masks(spec),
-        dropouts=Dropouts(values=spec.train.dropout, layers=spec.train.layerdrop),
-        seed=spec.train.seed,
-        device=ctx.device,
-        threads=ctx.threads,
-    )
+    learner = _learner(spec, ctx, start, data)
+    report = _lint(spec, ctx, learner, data, validation)
+    data, validation = data.without(report.unusable["train"]), validation.without(report.unusable["validation"])
     examiner = learner.examiner(validation, check=ctx.check)
-    before = _before(learner, examiner, checkpoints)
+    before = _before(learner, examiner, validation, checkpoints)
     began = time.perf_counter()
     done = session.train(
         learner,
@@ -66,17 +61,21 @@ def run(spec: AsrFinetune, ctx: Context) -> Result:
         tell=Tell(progress=ctx.progress, log=ctx.log, metric=ctx.metric, check=ctx.check),
     )
     trained_s = time.perf_counter() - began
-    found = examiner.evaluate(learner.model, learner.spelling)
-    _write(ctx, learner, validation, found, spec)
-    after = tables.summary(found.scores)
+    after = examiner.evaluate(learner.model, learner.spelling).judged
+    session.save(learner, ctx.out / "model", masks=_masks(spec))
+    _write(ctx, validation, after)
     return Result(
-        metrics=_metrics(data, validation, learner, done, before=before, after=after),
-        intervals=_intervals(before, after),
-        ledger=_ledger(spec, chosen),
-        tables=(tables.before_after(before, after), *tables.worst(validation, found), tables.curve(done)),
-        plots=tables.plots(done.history),
+        metrics={
+            **outcome.counts(data, validation, learner, done),
+            **outcome.rates(before, after),
+            "text": portuguese.describe(settings),
+        },
+        intervals=outcome.intervals(before, after),
+        ledger=outcome.ledger(chosen, freeze=_freezes(spec), lora=_lora(spec), checkpointing=spec.train.checkpointing),
+        tables=(*outcome.tables(validation, done, before=before, after=after), report.table()),
+        plots=(*outcome.plots(done.history), *report.plots()),
         timings={"training": trained_s},
-        notes=_notes(done, learner, data, validation),
+        notes=outcome.notes(done),
     )
 
 
@@ -104,7 +103,7 @@ def _start(spec: AsrFinetune, ctx: Context) -> tuple[Source | Architecture, int,
 
 
 def _corpus(
-    spec: AsrFinetune, ctx: Context, field: Literal["train", "validation"], *, rate: int, receptive: int
+    spec: AsrFinetune, ctx: Context, field: str, settings: portuguese.Settings, *, rate: int, receptive: int
 ) -> Corpus:
     value, path = getattr(spec.data, field), ctx.inputs[f"data.{field}"].path
     clips = list(
@@ -120,7 +119,7 @@ def _corpus(
         clips,
         corpus.columns(path, rows=len(clips)),
         field=f"data.{field}",
-        normalise=accent_sensitive,
+        normalise=portuguese.normaliser(settings),
         channels=spec.audio.channels,
         rate=rate,
         receptive=receptive,
@@ -141,6 +140,18 @@ def _identity(spec: AsrFinetune, ctx: Context, chosen: Precision) -> Fields:
     return {**found, "precision": chosen.name, "device": ctx.device, "code": spec.code_version}
 
 
+def _learner(spec: AsrFinetune, ctx: Context, start: Source | Architecture, data: Corpus) -> Learner:
+    return session.begin(
+        start,
+        wanted=_wanted(spec, data),
+        masks=_masks(spec),
+        dropouts=Dropouts(values=spec.train.dropout, layers=spec.train.layerdrop),
+        seed=spec.train.seed,
+        device=ctx.device,
+        threads=ctx.threads,
+    )
+
+
 def _wanted(spec: AsrFinetune, data: Corpus) -> Callable[[Spelling | None], Spelling]:
     def wanted(was: Spelling | None) -> Spelling:
         source = spec.vocabulary.source or ("build" if spec.model is None else "keep")
@@ -156,6 +167,34 @@ def _wanted(spec: AsrFinetune, data: Corpus) -> Callable[[Spelling | None], Spel
         return was
 
     return wanted
+
+
+def _lint(spec: AsrFinetune, ctx: Context, learner: Learner, data: Corpus, validation: Corpus) -> Report:
+    """Listen to everything once; what would not train well stops the job here, with a table and `lint.json`."""
+
+    def progress(done: int, total: int) -> None:
+        ctx.progress(done, total, "recordings looked at")
+        ctx.check()
+
+    report = lint.check(
+        train=data.utterances,
+        validation=validation.utterances,
+        spelling=learner.spelling,
+        frames=learner.frames,
+        rate=data.rate,
+        threads=ctx.threads,
+        allow=spec.lint.allow,
+        progress=progress,
+    )
+    (ctx.out / "lint.json").write_text(report.to_json(), encoding="utf-8")
+    ctx.log(str(report))
+    message = report.failure()
+    if message is not None:
+        raise JobError(f"{message}; mend the data, or name what may stay in lint.allow", failure="DataInvalid")
+    for field, table in (("train", data), ("validation", validation)):
+        if len(report.unusable[field]) == len(table):
+            raise JobError(f"data.{field}: none of the {len(table)} recordings can be used", failure="DataInvalid")
+    return report
 
 
 def _masks(spec: AsrFinetune) -> Masks:
@@ -213,74 +252,17 @@ def _recipe(spec: AsrFinetune, chosen: Literal["fp32", "bf16", "fp16"]) -> Recip
     )
 
 
-def _before(learner: Learner, examiner: Examiner, checkpoints: Checkpoints) -> Fields | None:
-    """What the base makes of the validation data, where it writes the same characters; measured once."""
+def _before(learner: Learner, examiner: Examiner, validation: Corpus, checkpoints: Checkpoints) -> Judged | None:
+    """What the base makes of the validation data, where it writes the same characters; heard once."""
     if not learner.comparable:
         return None
-    found: Fields | None = checkpoints.noted(BEFORE)
-    if found is None:
-        found = tables.summary(examiner.evaluate(learner.model, learner.spelling).scores)
-        checkpoints.note(BEFORE, found)
-    return found
+    texts = checkpoints.noted(BEFORE)
+    if texts is None:
+        texts = examiner.evaluate(learner.model, learner.spelling).hypotheses
+        checkpoints.note(BEFORE, texts)
+    return evaluation.judge(validation, texts)
 
 
-def _write(ctx: Context, learner: Learner, validation: Corpus, found: Evaluation, spec: AsrFinetune) -> None:
-    session.save(learner, ctx.out / "model", masks=_masks(spec))
-    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in evaluation.rows(validation, found))
+def _write(ctx: Context, validation: Corpus, after: Judged) -> None:
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in evaluation.rows(validation, after))
     (ctx.out / "eval.jsonl").write_text("".join(lines), encoding="utf-8")
-
-
-def _metrics(
-    data: Corpus, validation: Corpus, learner: Learner, done: Run, *, before: Fields | None, after: Fields
-) -> Fields:
-    parameters = list(learner.model.parameters())
-    return {
-        **after["metrics"],
-        **({f"{name}_before": before["metrics"][name] for name in ("wer", "cer")} if before else {}),
-        "steps": done.steps,
-        "best_step": done.best,
-        "measurements": len(done.history),
-        "clips_train": len(data),
-        "clips_validation": len(validation),
-        "audio_train_s": round(data.seconds, 3),
-        "audio_validation_s": round(validation.seconds, 3),
-        "parameters": sum(one.numel() for one in parameters),
-        "vocabulary": len(learner.spelling.alphabet.texts),
-    }
-
-
-def _intervals(before: Fields | None, after: Fields) -> dict[str, tuple[float, float]]:
-    found = {name: (low, high) for name, (low, high) in after["intervals"].items()}
-    if before is not None:
-        found |= {f"{name}_before": tuple(before["intervals"][name]) for name in ("wer", "cer") if name in found}
-    return found
-
-
-def _ledger(spec: AsrFinetune, chosen: Precision) -> tuple[LedgerLine, ...]:
-    why = f"{chosen.name}: {chosen.why}; weights and measurements in fp32"
-    lines = [LedgerLine(what="precision", where="training", applied=chosen.name != "fp32", why=why)]
-    if _freezes(spec):
-        lines.append(LedgerLine(what="freeze", where="feature encoder", applied=True, why="as the spec says"))
-    if spec.adapter is not None:
-        why = f"rank {spec.adapter.r} beside the encoder's linear layers; merged into the weights"
-        lines.append(LedgerLine(what="lora", where="encoder", wanted="required", applied=True, why=why))
-    if spec.train.checkpointing:
-        why = "activations are computed again instead of kept"
-        lines.append(LedgerLine(what="checkpointing", where="encoder", wanted="required", applied=True, why=why))
-    return tuple(lines)
-
-
-def _notes(done: Run, learner: Learner, data: Corpus, validation: Corpus) -> tuple[str, ...]:
-    notes = [
-        f"the model is the best of {len(done.history)} measurements on these validation clips, that of step "
-        f"{done.best}: on others expect a little more errors"
-    ]
-    if done.stopped_early:
-        notes.append(f"stopped after {done.steps} of {done.planned} steps: no measurement was better for a while")
-    if done.history[-1]["blank_ratio"] >= BLANKS:
-        notes.append("the model writes nothing yet: it needs more steps, or a higher learning rate")
-    unknown = learner.spelling.unknown(one.text for one in (*data.utterances, *validation.utterances))
-    if unknown:
-        shown = ", ".join(f"{character!r} ({count})" for character, count in unknown.most_common(10))
-        notes.append(f"{len(unknown)} characters of the texts are not in the vocabulary and are not trained: {shown}")
-    return tuple(notes)

@@ -12,13 +12,14 @@ from runner.schema.job import Job
 from runner.schema.marks import BLOCK, MANIFEST, NEUTRAL, RESULT
 from runner.schema.model import Model
 from runner.schema.reference import checked
+from runner.schema.text import Text
 
 Table = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(checked)]
 Share = Annotated[float, RESULT, Field(ge=0, le=1)]
 Size = Annotated[int, Field(ge=1, le=65536)]
 
 
-class Data(Block):
+class TrainingData(Block):
     """Recordings with texts. What is trained on and what is measured on must not meet."""
 
     train: Annotated[Table, MANIFEST, Field(examples=["train.jsonl"])]
@@ -72,11 +73,33 @@ class Architecture(Block):
         return self
 
 
-class Audio(Block):
+class TrainingAudio(Block):
     """How a recording becomes one signal."""
 
     channels: Annotated[Literal["mix", "left", "right"], RESULT] = "mix"
     """`mix` averages the channels, `left` and `right` take one."""
+
+
+class Lint(Block):
+    """What stops the job before the first step, when the data has it."""
+
+    allow: Annotated[
+        list[
+            Literal[
+                "unreadable",
+                "empty_audio",
+                "too_short",
+                "silent",
+                "empty_text",
+                "text_too_long",
+                "outside_vocabulary",
+                "leaked_audio",
+                "leaked_text",
+            ]
+        ],
+        RESULT,
+    ] = []  # noqa: RUF012 (pydantic copies it)
+    """Findings that do not stop it; recordings that cannot be learned from are then left out. `lint.json` has all."""
 
 
 class Vocabulary(Block):
@@ -168,7 +191,7 @@ class Train(Block):
         return self
 
 
-class Batch(Block):
+class TrainingBatch(Block):
     """Clips of like length are put together."""
 
     seconds: Annotated[float, RESULT, Field(ge=1, le=36000)] = 60.0
@@ -219,7 +242,7 @@ class Augment(Block):
         return self
 
 
-class Adapter(Block):
+class LoraAdapter(Block):
     """Train small matrices beside the frozen encoder (LoRA); they are merged into the model at the end."""
 
     type: Annotated[Literal["lora"], RESULT] = "lora"
@@ -245,7 +268,7 @@ class Evaluation(Block):
     """Stop after so many measurements without a better error rate; left out: never."""
 
 
-class Gates(Block):
+class TrainingGates(Block):
     """Conditions that the artifact must meet to be published."""
 
     max_wer: Annotated[float | None, NEUTRAL, Field(ge=0, le=10)] = None
@@ -279,11 +302,17 @@ class AsrFinetune(Job):
     architecture: Annotated[Architecture | None, BLOCK] = None
     """A model to make and to train from random weights."""
 
-    data: Annotated[Data, BLOCK]
+    data: Annotated[TrainingData, BLOCK]
     """Recordings with texts."""
 
-    audio: Annotated[Audio, BLOCK] = Audio()
+    audio: Annotated[TrainingAudio, BLOCK] = TrainingAudio()
     """How a recording becomes one signal."""
+
+    text: Annotated[Text, BLOCK] = Text()
+    """How a transcript is written before the model learns it or is compared with it."""
+
+    lint: Annotated[Lint, BLOCK] = Lint()
+    """What stops the job before the first step."""
 
     vocabulary: Annotated[Vocabulary, BLOCK] = Vocabulary()
     """The characters that the model writes."""
@@ -291,13 +320,13 @@ class AsrFinetune(Job):
     train: Annotated[Train, BLOCK]
     """The optimiser's run."""
 
-    batch: Annotated[Batch, BLOCK] = Batch()
+    batch: Annotated[TrainingBatch, BLOCK] = TrainingBatch()
     """Clips of like length are put together."""
 
     augment: Annotated[Augment, BLOCK] = Augment()
     """Changes to the sound of training clips."""
 
-    adapter: Annotated[Adapter | None, BLOCK] = None
+    adapter: Annotated[LoraAdapter | None, BLOCK] = None
     """Train small matrices beside the frozen encoder."""
 
     precision: Annotated[Literal["auto", "fp32", "bf16", "fp16"], RESULT] = "auto"
@@ -307,7 +336,7 @@ class AsrFinetune(Job):
     evaluation: Annotated[Evaluation, BLOCK] = Evaluation()
     """When the model is measured."""
 
-    gates: Annotated[Gates, BLOCK] = Gates()
+    gates: Annotated[TrainingGates, BLOCK] = TrainingGates()
     """Conditions that the artifact must meet to be published."""
 
     @model_validator(mode="after")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence, Set
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +51,15 @@ class Corpus:
     def seconds(self) -> float:
         return float(self.lengths.sum()) / self.rate
 
+    def without(self, positions: Set[int]) -> Corpus:
+        """The same without the clips at ``positions``."""
+        kept = (one for place, one in enumerate(self.utterances) if place not in positions)
+        return replace(self, utterances=tuple(kept))
+
     def samples(self, index: int) -> Samples:
         """The sound of one clip, [samples]. Raises JobError (DataInvalid) naming it."""
         found = self.utterances[index].recording
-        assert found.header is not None, "a clip without a header was let in"
+        assert found.header is not None, "what cannot be heard was not left out"
         try:
             return audio.read(
                 found.clip.path,
@@ -81,26 +86,24 @@ def read(
 ) -> Corpus:
     """The corpus of ``clips``; ``groups`` are their rows' further columns, ``field`` names the table in errors.
 
-    Raises JobError (DataInvalid) naming clips without a text, or whose sound cannot be had or gives no frame.
+    What cannot be heard is among them, for the lint to name. Raises JobError (DataInvalid) for a table without rows,
+    or with rows without a text.
     """
     if not clips:
         raise JobError(f"{field} has no rows", failure="DataInvalid")
     found = list(recordings.recordings(clips, channels=channels, rate=rate, receptive=receptive, threads=threads))
-    _check(field, "have no text", [one.key for one in found if one.clip.text is None], of=len(found))
-    bad = [f"{one.key} ({one.trouble.message})" for one in found if one.trouble is not None]
-    _check(field, "cannot be used", bad, of=len(found))
+    bare = [one.key for one in found if one.clip.text is None]
+    if bare:
+        more = f" and {len(bare) - SHOWN} more" if len(bare) > SHOWN else ""
+        shown = ", ".join(bare[:SHOWN])
+        raise JobError(
+            f"{field}: {len(bare)} of {len(found)} recordings have no text: {shown}{more}", failure="DataInvalid"
+        )
     utterances = (
         Utterance(recording=one, text=normalise(one.clip.text or ""), groups=columns)
         for one, columns in zip(found, groups, strict=True)
     )
     return Corpus(utterances=tuple(utterances), rate=rate)
-
-
-def _check(field: str, what: str, names: Sequence[str], *, of: int) -> None:
-    if names:
-        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-        shown = ", ".join(names[:SHOWN])
-        raise JobError(f"{field}: {len(names)} of {of} recordings {what}: {shown}{more}", failure="DataInvalid")
 
 
 def columns(path: Path, *, rows: int) -> list[dict[str, str]]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from runner.asr.decode import decode
 from runner.asr.features import Features
+from runner.asr.groups import Groups
 from runner.asr.score import Scorer, Scores, UtteranceScore
 from runner.asr.training.buckets import cut
 from runner.asr.training.corpus import Corpus
@@ -23,20 +24,37 @@ WINDOW_S = 60.0  # padded seconds heard at once
 
 
 @dataclass(frozen=True, kw_only=True)
+class Judged:
+    """Texts held against a corpus; ``scored`` is in its order."""
+
+    scored: tuple[UtteranceScore, ...]
+    scores: Scores
+    groups: Groups
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """One measurement. ``scored`` and ``hypotheses`` are in the corpus's order."""
+    """One measurement. ``hypotheses`` are in the corpus's order."""
 
     loss: float  # mean over clips of the CTC loss per character
     blank_ratio: float  # share of frames that say nothing
     hypotheses: tuple[str, ...]
-    scored: tuple[UtteranceScore, ...]
-    scores: Scores
+    judged: Judged
 
     def figures(self) -> dict[str, float]:
         """`validation_loss`, `blank_ratio`, `wer`, `cer`; rates are 1 where there is no reference to count by."""
-        headline = self.scores.rates[0]
+        headline = self.judged.scores.rates[0]
         wer, cer = (rate.rate if rate.rate is not None else 1.0 for rate in (headline.words, headline.characters))
         return {"validation_loss": self.loss, "blank_ratio": self.blank_ratio, "wer": wer, "cer": cer}
+
+
+def judge(corpus: Corpus, hypotheses: Sequence[str]) -> Judged:
+    """What is wrong in ``hypotheses``, one for each clip."""
+    scorer, groups, scored = Scorer(), Groups(), []
+    for one, text in zip(corpus.utterances, hypotheses, strict=True):
+        scored.append(scorer.add(one.text, text, key=one.recording.key))
+        groups.add(scored[-1], groups=one.groups, seconds=one.recording.samples / corpus.rate)
+    return Judged(scored=tuple(scored), scores=scorer.result(), groups=groups)
 
 
 class Examiner:
@@ -78,15 +96,11 @@ class Examiner:
                 blanks += int((row[:length].argmax(axis=1) == spelling.alphabet.blank).sum())
                 frames += length
             self._check()
-        scorer = Scorer()
-        pairs = zip(self._corpus.utterances, texts, strict=True)
-        scored = [scorer.add(one.text, text, key=one.recording.key) for one, text in pairs]
         return Evaluation(
             loss=float(losses.mean()),
             blank_ratio=blanks / frames,
             hypotheses=tuple(texts),
-            scored=tuple(scored),
-            scores=scorer.result(),
+            judged=judge(self._corpus, texts),
         )
 
     def _batches(self) -> Iterator[NDArray[np.int64]]:
@@ -102,7 +116,7 @@ class Examiner:
         return Example(features=self._features(self._corpus.samples(clip)), labels=labels)
 
 
-def rows(corpus: Corpus, found: Evaluation) -> Sequence[dict[str, Any]]:
+def rows(corpus: Corpus, found: Judged) -> Sequence[dict[str, Any]]:
     """The lines of `eval.jsonl`: what was said, what was heard, and how many words and characters are wrong."""
     return [
         {

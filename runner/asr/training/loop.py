@@ -25,7 +25,7 @@ from runner.asr.training.checkpoints import Checkpoints
 from runner.asr.training.dataset import Batch, Heard, Turns, loader
 from runner.asr.training.evaluation import Examiner
 from runner.asr.training.network import heard
-from runner.asr.training.recipe import Rate, Recipe
+from runner.asr.training.recipe import Recipe
 from runner.asr.training.spelling import Spelling
 from runner.schema.errors import JobError
 
@@ -211,7 +211,7 @@ class CtcTrainer(Trainer):  # type: ignore[misc]  # transformers is not typed
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The recipe's rate."""
         rate, steps = self._recipe.rate, self._steps
-        self.lr_scheduler = LambdaLR(self.optimizer, lambda step: share_at(step, steps=steps, rate=rate))
+        self.lr_scheduler = LambdaLR(self.optimizer, lambda step: rate.share_at(step, steps=steps))
         self._created_lr_scheduler = True
         return self.lr_scheduler
 
@@ -276,18 +276,6 @@ class CtcTrainer(Trainer):  # type: ignore[misc]  # transformers is not typed
         best = progress.best(self.state.log_history)
         keep = {best["step"]} if best is not None else set()
         self._checkpoints.publish(self._checkpoints.writing / f"checkpoint-{step}", step=step, keep=keep)
-
-
-def share_at(step: int, *, steps: int, rate: Rate) -> float:
-    """Share of the highest learning rate at ``step``, counted from 0."""
-    rising, falling = rate.warmup * steps, (rate.warmup + rate.hold) * steps
-    if step < rising:
-        return (step + 1) / math.ceil(rising)
-    if step < falling or falling >= steps:
-        return 1.0
-    gone = min(1.0, (step - falling) / (steps - falling))
-    left = 1 - gone if rate.decay == "linear" else (1 + math.cos(math.pi * gone)) / 2
-    return rate.floor + (1 - rate.floor) * left
 
 
 def _no_collator(_: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -45,6 +46,17 @@ class Rate:
     hold: float
     decay: Literal["linear", "cosine"]
     floor: float
+
+    def share_at(self, step: int, *, steps: int) -> float:
+        """Share of the highest rate at ``step`` of ``steps``, counted from 0."""
+        rising, falling = self.warmup * steps, (self.warmup + self.hold) * steps
+        if step < rising:
+            return (step + 1) / math.ceil(rising)
+        if step < falling or falling >= steps:
+            return 1.0
+        gone = min(1.0, (step - falling) / (steps - falling))
+        left = 1 - gone if self.decay == "linear" else (1 + math.cos(math.pi * gone)) / 2
+        return self.floor + (1 - self.floor) * left
 
 
 @dataclass(frozen=True, kw_only=True)

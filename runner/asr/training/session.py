@@ -44,6 +44,12 @@ class Learner:
         """Whether the base writes the same characters, so that its errors can be set beside the new ones."""
         return self.was is not None and spelling.same(self.was, self.spelling)
 
+    def frames(self, samples: int) -> int:
+        """Frames that the model gives for ``samples``."""
+        if self.base is not None and not self.base.waveform:
+            return max(0, (samples - self.base.receptive) // self.base.stride + 1)
+        return int(self.model._get_feat_extract_output_lengths(samples))
+
     def examiner(self, corpus: Corpus, *, check: Callable[[], None]) -> Examiner:
         """Who measures this model on ``corpus``."""
         return Examiner(corpus, features=self.features, name=self.name, mask=self.mask, check=check)

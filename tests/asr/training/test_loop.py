@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from runner.asr.training.corpus import Corpus
-from runner.asr.training.loop import share_at
 from runner.asr.training.recipe import Augmentation, Lora, Masks, Rate
 from runner.schema.errors import JobError
 from tests.asr.training import small
@@ -148,12 +147,12 @@ def test_every_measurement_is_told(tmp_path: Path, data: tuple[Corpus, Corpus]) 
 
 def test_the_rate_rises_holds_and_falls() -> None:
     linear = Rate(highest=1.0, warmup=0.1, hold=0.4, decay="linear", floor=0.02)
-    shares = [share_at(step, steps=100, rate=linear) for step in range(101)]
+    shares = [linear.share_at(step, steps=100) for step in range(101)]
     assert shares[0] == pytest.approx(0.1)
     assert shares[9:50] == [1.0] * 41
     assert shares[75] == pytest.approx(0.51)
     assert shares[100] == pytest.approx(0.02)
     cosine = Rate(highest=1.0, warmup=0.0, hold=0.0, decay="cosine", floor=0.0)
-    assert [share_at(step, steps=4, rate=cosine) for step in (0, 2, 4)] == pytest.approx([1.0, 0.5, 0.0])
+    assert [cosine.share_at(step, steps=4) for step in (0, 2, 4)] == pytest.approx([1.0, 0.5, 0.0])
     flat = Rate(highest=1.0, warmup=0.0, hold=1.0, decay="linear", floor=0.0)
-    assert share_at(100, steps=100, rate=flat) == 1.0
+    assert flat.share_at(100, steps=100) == 1.0
