@@ -169,6 +169,8 @@ B2B | b dois b
 1,5 l | um vírgula cinco litros
 30 °C | trinta graus celsius
 -2ºC | menos dois graus celsius
+70°F | setenta graus fahrenheit
+2º C | segundo c
 36,5º | trinta e seis vírgula cinco graus
 90° | noventa graus
 10 min | dez minutos

@@ -55,7 +55,8 @@ _UNITS = {  # (one, many); {} is where the variants differ
     "°C": ("grau celsius", "graus celsius"),
     "° C": ("grau celsius", "graus celsius"),
     "ºC": ("grau celsius", "graus celsius"),
-    "º C": ("grau celsius", "graus celsius"),
+    "°F": ("grau fahrenheit", "graus fahrenheit"),
+    "ºF": ("grau fahrenheit", "graus fahrenheit"),
     "°": ("grau", "graus"),
 }
 # as they are written; a single letter in lower case only, as `5 M` are no metres

@@ -110,7 +110,7 @@ _FORMS = {
     **dict.fromkeys(map(ord, "—―‒"), "–"),
     ord("_"): " ",
 }
-_DOTTED_I = re.compile("İ\u0307*|[iI]\u0307+")  # the one letter that lower case makes two of
+_TURKISH = str.maketrans({"İ": "I", "ı": "i", "\u0307": None})  # a change of case would make other letters of them
 _DOT_OF_ORDINAL = re.compile(r"(?<=[0-9])\.(?=[ºª])")  # 21.º
 _GROUPS_OF_ORDINAL = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?:\.[0-9]{3})+(?=[ºª])")  # 1.000º
 _DECIMAL_DEGREES = re.compile(r"([0-9][.,][0-9]++)[ºª]")  # 36,5º has no ordinal
@@ -155,7 +155,7 @@ _OUTER = re.compile(r"(?<!\w)['-]|['-](?!\w)")  # apostrophes and hyphens that j
 
 def _signs(text: str) -> str:
     text = unicodedata.normalize("NFC", text.translate(_SEEN))
-    text = unicodedata.normalize("NFC", _DOTTED_I.sub(lambda match: "i" if match[0][0] == "i" else "I", text))
+    text = unicodedata.normalize("NFC", text.translate(_TURKISH))
     return _END_OF_ORDINAL.sub(" ", _DOT_OF_ORDINAL.sub("", " ".join(text.split())))
 
 

@@ -83,7 +83,7 @@ _ROMAN = rf"{START}[ivx]+{END}(?![\u0300-\u036f])"
 _CENTURIES = re.compile(rf"{START}séculos?(?:\W+(?:(?:e|a|ao)\W+)?{_ROMAN})+", re.IGNORECASE)
 _ROMAN_WORD = re.compile(_ROMAN, re.IGNORECASE)
 _ORDINAL = re.compile(
-    rf"(?<![0-9])(?P<digits>[0-9]++)(?P<mark>ª|º(?! ?[CF]{END}))(?P<day>(?=[\s-]*feira))?", re.IGNORECASE
+    rf"(?<![0-9])(?P<digits>[0-9]++)(?P<mark>ª|º(?![CF]{END}))(?P<day>(?=[\s-]*feira))?", re.IGNORECASE
 )
 
 # Sounds of thinking only: `é`, `ah`, `né` and `aham` are words.
