@@ -71,7 +71,9 @@ def run(spec: AsrFinetune, ctx: Context) -> Result:
             "text": portuguese.describe(settings),
         },
         intervals=outcome.intervals(before, after),
-        ledger=outcome.ledger(chosen, freeze=_freezes(spec), lora=_lora(spec), checkpointing=spec.train.checkpointing),
+        ledger=outcome.ledger(
+            learner, chosen, freeze=_freezes(spec), lora=_lora(spec), checkpointing=spec.train.checkpointing
+        ),
         tables=(*outcome.tables(validation, done, before=before, after=after), report.table()),
         plots=(*outcome.plots(done.history), *report.plots()),
         timings={"training": trained_s},

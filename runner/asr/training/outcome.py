@@ -46,10 +46,15 @@ def intervals(before: Judged | None, after: Judged) -> dict[str, tuple[float, fl
     return {**after.scores.intervals(), **{f"{name}_before": was[name] for name in BEFORE if name in was}}
 
 
-def ledger(chosen: Precision, *, freeze: bool, lora: Lora | None, checkpointing: bool) -> tuple[LedgerLine, ...]:
+def ledger(
+    learner: Learner, chosen: Precision, *, freeze: bool, lora: Lora | None, checkpointing: bool
+) -> tuple[LedgerLine, ...]:
     """What was done to save time and memory."""
     why = f"{chosen.name}: {chosen.why}; weights and measurements in fp32"
     lines = [LedgerLine(what="precision", where="training", applied=True, why=why)]
+    last = learner.features_last
+    why = "features last in memory: no transposes around LayerNorm" if last else "only for LayerNorm, and on CPUs"
+    lines.append(LedgerLine(what="layout", where="feature encoder", applied=last, why=why))
     if freeze:
         why = "its convolutions are left as they are: no gradients are computed for them"
         lines.append(LedgerLine(what="freezing", where="feature encoder", applied=True, why=why))

@@ -16,6 +16,7 @@ from runner.asr.pieces import Source
 from runner.asr.training import loop, network, spelling
 from runner.asr.training.buckets import Schedule
 from runner.asr.training.checkpoints import Checkpoints
+from runner.asr.training.convolutions import features_last
 from runner.asr.training.corpus import Corpus
 from runner.asr.training.dataset import Heard, Turns
 from runner.asr.training.evaluation import Examiner
@@ -32,6 +33,7 @@ class Learner:
     """A model on its way."""
 
     model: Any
+    features_last: bool  # whether its convolutions were changed for speed
     spelling: Spelling
     features: Features
     name: str  # what the model calls its input
@@ -88,8 +90,10 @@ def begin(
     if device == "cpu":
         torch.set_num_threads(1 if model.config.hidden_size < SMALL else threads)
     waveform = base is None or base.waveform
+    model.to(device)
     return Learner(
-        model=model.to(device),
+        model=model,
+        features_last=features_last(model),
         spelling=new,
         features=_features(base),
         name="input_values" if waveform else "input_features",
