@@ -6,7 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from runner.asr import ctc
+import numpy as np
+from numpy.typing import NDArray
+
+from runner.asr import ctc, silence
 from runner.asr.decode import Decoded
 from runner.asr.layout import Layout
 from runner.asr.pieces import Answer, Outcome, Said, Setup, Timing
@@ -17,6 +20,7 @@ from runner.asr.trouble import RecordingError
 from runner.asr.words import Word
 
 Fields = dict[str, Any]
+Rows = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +32,11 @@ class Head:
 
 
 class Collector:
-    """Takes answers in any order."""
+    """Takes answers in any order.
+
+    What becomes of a recording's output is in ``failed``, ``alone``, ``joined`` and ``quiet_row``: other kinds have
+    their own.
+    """
 
     def __init__(self, spool: Spool, layout: Layout, recordings: Sequence[Recording], setup: Setup) -> None:
         self._spool, self._layout, self._recordings, self._setup = spool, layout, recordings, setup
@@ -39,7 +47,7 @@ class Collector:
         there when the last attempt ended."""
         for item, recording in enumerate(self._recordings):
             if recording.trouble is not None and not self._spool.has(item, 0):
-                self._finish(item, record(recording, recording.trouble), Timing())
+                self._finish(item, self.failed(recording, recording.trouble), Timing())
         self._spool.flush()
 
     def take(self, answer: Answer) -> None:
@@ -51,7 +59,9 @@ class Collector:
             recording = self._recordings[outcome.item]
             count = self._layout.cut.count(recording.samples)
             if count == 1:
-                self._finish(outcome.item, self._single(outcome), outcome.timing)
+                trouble = outcome.trouble
+                result = self.failed(recording, trouble) if trouble else self.alone(recording, outcome)
+                self._finish(outcome.item, result, outcome.timing)
                 continue
             windows = self._spool.add_window(outcome.item, outcome.window, self._entry(outcome, head))
             if len(windows) == count:
@@ -69,12 +79,23 @@ class Collector:
         self._spool.finish(item, result, timings(timing))
         self.done += 1
 
-    def _single(self, outcome: Outcome) -> Fields:
-        recording = self._recordings[outcome.item]
-        if outcome.trouble:
-            return record(recording, outcome.trouble)
+    def failed(self, recording: Recording, trouble: RecordingError) -> Fields:
+        """The result of a recording with nothing to show."""
+        return record(recording, trouble)
+
+    def alone(self, recording: Recording, outcome: Outcome) -> Fields:
+        """The result of a recording by its only window."""
         decoded = outcome.decoded or (decoded_of(outcome.said, setup=self._setup) if outcome.said else SILENCE)
         return record(recording, decoded, seconds=outcome.samples / self._setup.source.rate)
+
+    def joined(self, item: int, entries: Sequence[Fields], *, samples: int) -> Fields:
+        """The result of a recording by what was kept of its windows; ``samples`` were heard."""
+        decoded = self._decoded(item, entries, samples=samples)
+        return record(self._recordings[item], decoded, seconds=samples / self._setup.source.rate)
+
+    def quiet_row(self, rows: Rows, head: Head) -> Rows:
+        """What stands for a frame of a window that is all silence, [1, columns], beside ``rows`` of others."""
+        return silence.blank_rows(1, vocab=rows.shape[1], blank=head.blank)
 
     def _entry(self, outcome: Outcome, head: Head) -> Fields:
         """What the spool keeps of one window of several; its frames go to their own file first."""
@@ -82,7 +103,10 @@ class Collector:
         if outcome.rows is not None:
             samples = self._recordings[outcome.item].samples
             most = -(-samples // self._layout.cut.stride) + 1
-            self._spool.put_rows(outcome.item, outcome.rows, at=window.keep_from, frames=most, blank=head.blank)
+            quiet = self.quiet_row(outcome.rows, head)
+            self._spool.put_rows(
+                outcome.item, outcome.rows, at=window.keep_from, frames=most, blank=head.blank, quiet=quiet
+            )
         entry: Fields = {
             "samples": window.first + outcome.samples,
             "timing": asdict(outcome.timing),
@@ -98,7 +122,6 @@ class Collector:
 
     def _join(self, item: int, windows: Mapping[int, Fields]) -> None:
         """One recording from all of its windows. The first window's trouble is the recording's."""
-        recording = self._recordings[item]
         entries = [windows[index] for index in sorted(windows)]
         timing = Timing(attempts=max(e["timing"]["attempts"] for e in entries))
         for stage in ("decode", "resample", "infer", "postprocess"):
@@ -106,10 +129,9 @@ class Collector:
         troubles = [RecordingError(*e["trouble"]) for e in entries if "trouble" in e]
         samples = max(e["samples"] for e in entries)
         if troubles:
-            result = record(recording, troubles[0])
+            result = self.failed(self._recordings[item], troubles[0])
         else:
-            decoded = self._decoded(item, entries, samples=samples)
-            result = record(recording, decoded, seconds=samples / self._setup.source.rate)
+            result = self.joined(item, entries, samples=samples)
         self._finish(item, result, timing)
 
     def _decoded(self, item: int, entries: Sequence[Fields], *, samples: int) -> Decoded:

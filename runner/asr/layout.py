@@ -39,10 +39,11 @@ class Layout:
         window = self.cut.window(recording.samples, index)
         before = window.first // self.cut.stride
         assert recording.header is not None, "a recording without a header has no windows"
+        alone = self.cut.count(recording.samples) == 1
         return Piece(
             item=item,
             window=index,
-            alone=self.cut.count(recording.samples) == 1,
+            alone=alone,
             path=recording.clip.path,
             header=recording.header,
             channel=recording.channel,
@@ -50,6 +51,7 @@ class Layout:
             last=recording.first + window.last,
             keep_from=window.keep_from - before,
             keep_to=None if window.keep_to is None else window.keep_to - before,
+            text=recording.clip.text if alone else None,
         )
 
     def deals(

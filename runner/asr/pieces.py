@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +63,7 @@ class Piece:
     @property
     def samples(self) -> int:
         return self.last - self.first
+    text: str | None = None  # of a recording that has no other window: what is said in it, where that is known
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,7 +90,8 @@ class Timing:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """What was heard in one window. At most one of ``decoded``, ``rows`` and ``said`` is there; none for silence."""
+    """What was heard in one window. At most one of ``decoded``, ``rows``, ``said`` and ``made`` is there; none for
+    silence."""
 
     item: int
     window: int
@@ -102,6 +104,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, kw_only=True)
+    made: Any = None  # what another kind makes of the recording's only window
 class Answer:
     """What a worker says of one deal: the outcomes, and what is worth the ledger."""
 

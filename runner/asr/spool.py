@@ -78,13 +78,25 @@ class Spool:
         """Windows of recordings that have no result yet."""
         return self._windows
 
-    def put_rows(self, item: int, rows: NDArray[np.float32], *, at: int, frames: int, blank: int) -> None:
-        """Log-probabilities of the frames from ``at`` on, of a recording with at most ``frames`` frames."""
+    def put_rows(
+        self,
+        item: int,
+        rows: NDArray[np.float32],
+        *,
+        at: int,
+        frames: int,
+        blank: int,
+        quiet: NDArray[np.float32] | None = None,
+    ) -> None:
+        """Log-probabilities of the frames from ``at`` on, of a recording with at most ``frames`` frames.
+
+        ``quiet`` [1, columns] stands where nothing is put; left out: the certain blank.
+        """
         path = self._frames / f"{item}.npy"
         if not path.exists():
             fresh = path.with_suffix(".new")
             made = np.lib.format.open_memmap(fresh, mode="w+", dtype=np.float32, shape=(frames, rows.shape[1]))
-            made[:] = silence.blank_rows(1, vocab=rows.shape[1], blank=blank)
+            made[:] = silence.blank_rows(1, vocab=rows.shape[1], blank=blank) if quiet is None else quiet
             made.flush()
             fresh.rename(path)
         held = np.load(path, mmap_mode="r+")

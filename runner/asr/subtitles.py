@@ -1,4 +1,4 @@
-"""Words with times as SubRip (.srt), WebVTT (.vtt), NIST time marks (.ctm) and plain text (.txt).
+"""Words with times as SubRip (.srt), WebVTT (.vtt), NIST time marks (.ctm), TextGrid and plain text (.txt).
 
 Words are put together to captions that a person can read: two lines of 42 characters, seven seconds, never across a
 pause of more than half a second.
@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from html import escape
 from typing import Literal
 
+from runner.asr import textgrid
 from runner.asr.words import Word
 from runner.schema.errors import UsageError
 
-Format = Literal["srt", "vtt", "txt", "ctm"]
-TIMED = ("srt", "vtt", "ctm")  # formats that need the times of words
+Format = Literal["srt", "vtt", "txt", "ctm", "textgrid"]
+TIMED = ("srt", "vtt", "ctm", "textgrid")  # formats that need the times of words
 
 LINE = 42  # characters
 LINES = 2
@@ -56,6 +57,8 @@ def render(
     assert words or not text or name not in TIMED, f"{name} needs the times of the words"
     if name == "txt":
         return f"{text}\n" if text else ""
+    if name == "textgrid":
+        return textgrid.render(words, end_s=duration_s)
     if name == "ctm":
         return "".join(_marks(words, recording=recording, channel=channel))
     shown = captions(words, duration_s=duration_s)
@@ -95,7 +98,7 @@ def _timed(words: Sequence[Word]) -> Iterator[_Timed]:
     """Words in whole milliseconds that never overlap nor go back; one longer than a line becomes several."""
     clock = 0
     for word in words:
-        text = "".join(word.word.split()).replace("-->", "→")  # the sign between two times
+        text = " ".join(word.word.split()).replace("-->", "→")  # the sign between two times
         start = max(round(word.start * 1000), clock)
         end = max(round(word.end * 1000), start + 1)
         for at in range(0, len(text), LINE):

@@ -14,14 +14,15 @@ Fields = dict[str, Any]
 COLUMNS = ("recording", "part", "status", "text", "confidence", "seconds", "reference", "wrong words")
 
 
-def tables(summary: Summary, *, scored: Scores | None) -> tuple[Table, ...]:
-    """The recordings, failed ones first; then, with references, the worst of them and the words most confused."""
+def tables(summary: Summary, *, scored: Scores | None, name: str = "transcripts.jsonl") -> tuple[Table, ...]:
+    """The recordings, failed ones first; then, with references, the worst of them and the words most confused.
+
+    ``name`` is the file that has all recordings.
+    """
     rows = [*summary.failed_rows, *summary.other_rows][:TABLE_ROWS]
     parts = any(row[1] for row in rows)
     used = [i for i, name in enumerate(COLUMNS) if (name != "part" or parts) and (i < 6 or scored is not None)]
-    note = (
-        f"the first {len(rows)} of {summary.files}; all are in transcripts.jsonl" if len(rows) < summary.files else ""
-    )
+    note = f"the first {len(rows)} of {summary.files}; all are in {name}" if len(rows) < summary.files else ""
     shown = Table(
         title="Recordings",
         columns=tuple(COLUMNS[i] for i in used),

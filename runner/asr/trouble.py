@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-Status = Literal["ok", "empty", "too_short", "decode_error", "out_of_memory", "failed"]
+Status = Literal["ok", "empty", "too_short", "decode_error", "out_of_memory", "failed", "unaligned"]
 
 
 class RecordingError(Exception):
-    """One recording cannot be transcribed. ``name`` is the stable class that users filter by."""
+    """One recording cannot be transcribed, aligned or embedded. ``name`` is the stable class that users filter by."""
 
     def __init__(self, status: Status, name: str, message: str) -> None:
         super().__init__(message)

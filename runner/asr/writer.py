@@ -19,6 +19,7 @@ from runner.asr.words import Char, Word
 Fields = dict[str, Any]
 TABLE_ROWS = 2000
 
+SUFFIXES = {"textgrid": "TextGrid"}  # where it is not the format's name
 
 @dataclass(kw_only=True)
 class Summary:
@@ -44,8 +45,21 @@ class Summary:
 
     @property
     def confidence(self) -> float | None:
-        """Mean over recordings with text."""
-        return self.confidence_sum / self.statuses["ok"] if self.statuses["ok"] else None
+        """Mean over recordings that have one."""
+        return self.confidence_sum / self.confidences.total() if self.confidences else None
+
+    def metrics(self) -> Fields:
+        """What every kind counts, and the ratios beside the counts."""
+        return {
+            "files": self.files,
+            "ok": self.statuses["ok"],
+            "empty": self.statuses["empty"],
+            "failed": self.failed,
+            "failed_share": self.failed / self.files,
+            "errors": dict(sorted(self.classes.items())),
+            "audio_s": round(self.audio_s, 3),
+            "confidence": None if self.confidence is None else round(self.confidence, 4),
+        }
 
 
 def write(
@@ -59,11 +73,12 @@ def write(
     scorer: Scorer | None,
     shown: Callable[[Recording], str],
 ) -> Summary:
-    """Write transcripts.jsonl, timing.jsonl and the files of ``formats``. ``shown`` is the path for players."""
+    """Write ``name``, timing.jsonl and the files of ``formats``. ``shown`` is the path for players."""
+    name: str = "transcripts.jsonl",
     summary = Summary()
     names = file_names(recordings) if formats else []
     with ExitStack() as stack:
-        transcripts = stack.enter_context((out / "transcripts.jsonl").open("w", encoding="utf-8", newline="\n"))
+        transcripts = stack.enter_context((out / name).open("w", encoding="utf-8", newline="\n"))
         timings = stack.enter_context((records / "timing.jsonl").open("w", encoding="utf-8", newline="\n"))
         for item, recording in enumerate(recordings):
             record, timing = spool.read(item)
@@ -75,7 +90,8 @@ def write(
             _count(summary, record, timing)
             _add_row(summary, record, recording, path=shown(recording), wrong=scored.words.errors if scored else None)
             for format_ in formats:
-                _write_beside(out / f"{names[item]}.{format_}", format_, record, recording, rate=rate)
+                path = out / f"{names[item]}.{SUFFIXES.get(format_, format_)}"
+                _write_beside(path, format_, record, recording, rate=rate)
     return summary
 
 
@@ -90,7 +106,7 @@ def _count(summary: Summary, record: Fields, timing: Fields) -> None:
         summary.classes[record["error"]["class"]] += 1
     else:
         summary.audio_s += record["duration_s"]
-    if record["status"] == "ok":
+    if record["confidence"] is not None:
         summary.confidence_sum += record["confidence"]
         summary.confidences[min(9, int(record["confidence"] * 10))] += 1
     summary.words += len(record["text"].split())
@@ -111,7 +127,7 @@ def _add_row(summary: Summary, record: Fields, recording: Recording, *, path: st
 def _write_beside(path: Path, format_: Format, record: Fields, recording: Recording, *, rate: int) -> None:
     if record["error"]:
         return
-    words = [Word(**{**w, "chars": tuple(Char(**c) for c in w.get("chars", ()))}) for w in record["words"]]
+    words = [_word(fields) for fields in record["words"]]
     channel = 1 if recording.channel is None else recording.channel + 1
     end_s = recording.first / rate + record["duration_s"]
     content = render(
@@ -125,6 +141,12 @@ def file_names(recordings: Sequence[Recording]) -> list[str]:
     """A path under files/ for each recording, without suffix: its own path, made unique and kept inside.
 
     `clips/a.flac` gives `clips/a`; where another recording would give the same, `clips/a.flac`; stretches and channels
+def _word(fields: Fields) -> Word:
+    chars = tuple(Char(**char) for char in fields.get("chars", ()))
+    sure = fields["confidence"] or 0.0  # None where a word was aligned, but not by its letters
+    return Word(word=fields["word"], start=fields["start"], end=fields["end"], confidence=sure, chars=chars)
+
+
     carry `.START-END` and `.chN`; what is still the same twice is numbered.
     """
     plain = [_inside(r.fields()["path"]) for r in recordings]
