@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,12 +25,13 @@ from runner.asr.spool import Spool
 from runner.asr.tables import ledger as lines_of
 from runner.asr.transcriber import MakeEngine, Transcriber
 from runner.asr.writer import Summary
-from runner.context import Context, LedgerLine
+from runner.context import Context, LedgerLine, Worker
 from runner.registry.family import Resolved
 from runner.registry.resolve import resolve
 from runner.schema.errors import JobError
 
 Fields = dict[str, Any]
+MakeWorker = Callable[[Setup], Worker]  # called with deals, answers each with an `Answer`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,23 +149,34 @@ def _sizing(ctx: Context, setup: Setup, shape: Shape) -> Sizing:
     return size
 
 
-def hear(ctx: Context, sweep: Sweep, spool: Spool, collector: Collector, *, engine: MakeEngine | None = None) -> None:
-    """Put all windows that are not done yet through the model; ``engine`` as `Transcriber` takes it."""
+def hear(
+    ctx: Context,
+    sweep: Sweep,
+    spool: Spool,
+    collector: Collector,
+    *,
+    engine: MakeEngine | None = None,
+    worker: MakeWorker | None = None,
+) -> None:
+    """Put all windows that are not done yet through the model; ``engine`` as `Transcriber` takes it, ``worker`` makes
+    another worker than that."""
     collector.start()
     collector.resume()
     total = len(sweep.found)
     deals = sweep.layout.deals(sweep.plan, workers=ctx.pool.workers, done=spool.has)
     ctx.progress(collector.done, total, "recordings")
-    for _, answer in ctx.pool.imap(partial(_worker, sweep.setup, engine, _about_file(ctx)), deals):
+    for _, answer in ctx.pool.imap(
+        partial(_worker, sweep.setup, worker or partial(Transcriber, engine=engine), _about_file(ctx)), deals
+    ):
         collector.take(answer)
         _remember(ctx, answer)
         ctx.progress(collector.done, total, "recordings")
         ctx.check()
 
 
-def _worker(setup: Setup, engine: MakeEngine | None, about: Path) -> Transcriber:
+def _worker(setup: Setup, make: MakeWorker, about: Path) -> Worker:
     """A worker that keeps to the size which earlier ones found to fit into memory, of this attempt or another."""
-    return Transcriber(replace(setup, most=_read(about).get("most")), engine=engine)
+    return make(replace(setup, most=_read(about).get("most")))
 
 
 def _remember(ctx: Context, answer: Answer) -> None:

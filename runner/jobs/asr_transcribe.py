@@ -11,7 +11,9 @@ from runner.asr.collector import Collector
 from runner.asr.pieces import Setup
 from runner.asr.recordings import Clip
 from runner.asr.score import Scorer, Scores
-from runner.asr.sweep import Shape
+from runner.asr.streaming.live import Live
+from runner.asr.streaming.settings import settings
+from runner.asr.sweep import Shape, Sweep
 from runner.asr.tables import plots, tables
 from runner.asr.writer import Summary
 from runner.context import Context, Result
@@ -32,10 +34,14 @@ def run(spec: AsrTranscribe, ctx: Context) -> Result:
     setup = _setup(spec, ctx, model, loading)
     clips = _clips(spec, ctx)
     _check_texts(spec, clips)
-    heard = sweep.prepare(ctx, setup, clips, shape=_shape(spec, setup), model_type=model.model_type)
+    live = _live(spec, setup, model)
+    heard = live.prepare(ctx, clips) if live else _prepare(spec, ctx, setup, clips, model)
     spool = heard.spool(ctx)
     try:
-        sweep.hear(ctx, heard, spool, Collector(spool, heard.layout, heard.found, setup))
+        if live:
+            live.hear(ctx, heard, spool)
+        else:
+            sweep.hear(ctx, heard, spool, Collector(spool, heard.layout, heard.found, setup))
         scorer = Scorer() if any(clip.text is not None for clip in clips) else None
         summary = writer.write(
             spool,
@@ -50,7 +56,7 @@ def run(spec: AsrTranscribe, ctx: Context) -> Result:
     finally:
         spool.close()
     scores = scorer.result() if scorer else None
-    return Result(
+    result = Result(
         metrics=_metrics(summary, heard.plan, scores),
         intervals=scores.intervals() if scores else {},
         ledger=heard.ledger(ctx),
@@ -60,6 +66,7 @@ def run(spec: AsrTranscribe, ctx: Context) -> Result:
         notes=_notes(summary),
         failure=sweep.failure(summary, done="transcribed", fatal=spec.on_error == "fail"),
     )
+    return live.report(ctx, heard, clips, result) if live else result
 
 
 def _setup(spec: AsrTranscribe, ctx: Context, model: Resolved, loading: Fields) -> Setup:
@@ -124,6 +131,26 @@ def _shape(spec: AsrTranscribe, setup: Setup) -> Shape:
         batch_windows=spec.batch.files,
         least_s=WHISPER_S if whisper else 0.0,
     )
+
+
+def _prepare(spec: AsrTranscribe, ctx: Context, setup: Setup, clips: list[Clip], model: Resolved) -> Sweep:
+    return sweep.prepare(ctx, setup, clips, shape=_shape(spec, setup), model_type=model.model_type)
+
+
+def _live(spec: AsrTranscribe, setup: Setup, model: Resolved) -> Live | None:
+    """How recordings are streamed; None where they are transcribed at leisure."""
+    if spec.streaming is None:
+        return None
+    if setup.task != "ctc":
+        raise JobError(
+            f"streaming needs a CTC model, and {model.family.name} hears whole sentences: remove streaming",
+            failure="ModelInvalid",
+        )
+    asked, source = spec.streaming, setup.source
+    given = asked.model_dump(exclude={"endpoint", "compare"}) | asked.endpoint.model_dump()
+    how = settings(**given, rate=source.rate, stride=source.stride, receptive=source.receptive)
+    shape = _shape(spec, setup)
+    return Live(settings=how, setup=setup, shape=shape, model_type=model.model_type, compare=asked.compare)
 
 
 def _metrics(summary: Summary, plan: batches.Plan, scores: Scores | None) -> Fields:

@@ -96,6 +96,49 @@ class Route(Block):
     none are."""
 
 
+class Endpoint(Block):
+    """Where an utterance ends in a stream. Silence before its first word never counts."""
+
+    after_text_s: Annotated[float, RESULT, Field(ge=0.2, le=60)] = 1.2
+    """So much silence after text ends it, in seconds."""
+
+    longest_s: Annotated[float, RESULT, Field(ge=2, le=120)] = 20.0
+    """An utterance of this length ends without silence, between two words; in seconds."""
+
+
+class Streaming(Block):
+    """Transcribe each recording as if it came in live: words are committed as they are heard, and never change again.
+
+    Windows of `left_s`, `chunk_s` and `lookahead_s` take the place of `window`; a word is committed about
+    `lookahead_s` and half of `chunk_s` after its end.
+    """
+
+    chunk_s: Annotated[float, RESULT, Field(ge=0.05, le=10)] = 0.5
+    """How much is settled at once, in seconds: shorter is sooner, and costs more."""
+
+    left_s: Annotated[float, RESULT, Field(ge=0, le=20)] = 1.0
+    """What is heard before it, in seconds."""
+
+    lookahead_s: Annotated[float, RESULT, Field(ge=0, le=10)] = 0.5
+    """What is heard behind it before it is settled, in seconds."""
+
+    endpoint: Annotated[Endpoint, BLOCK] = Endpoint()
+    """Where an utterance ends."""
+
+    refine: Annotated[bool, RESULT] = True
+    """Read each utterance once more after its end, with all of its context: that is the result's text, beside the
+    committed words."""
+
+    compare: Annotated[bool, RESULT] = False
+    """Transcribe the recordings offline too, as `window` says, and report the difference."""
+
+    @model_validator(mode="after")
+    def _chunks_are_shorter_than_utterances(self) -> Streaming:
+        if 2 * self.chunk_s > self.endpoint.longest_s:
+            raise PydanticCustomError("streaming", "endpoint.longest_s must be at least two of chunk_s")
+        return self
+
+
 class Gates(Block):
     """Conditions that the artifact must meet to be published."""
 
@@ -138,6 +181,9 @@ class AsrTranscribe(Job):
 
     confidence: Annotated[Confidence, BLOCK] = Confidence()
     """What a word's confidence means."""
+
+    streaming: Annotated[Streaming | None, BLOCK] = None
+    """Transcribe each recording as if it came in live; left out: at leisure."""
 
     route: Annotated[Route, BLOCK] = Route()
     """Where recordings go that the model is not sure of."""

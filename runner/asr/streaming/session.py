@@ -67,7 +67,10 @@ class Session:
         self._engine, self._setup, self._how = engine, setup, settings
         self._buffer = Buffer()
         self._settled = Settled(
-            engine.alphabet, word_gap=settings.word_gap, frame_s=setup.source.stride / setup.source.rate
+            engine.alphabet,
+            word_gap=settings.word_gap,
+            frame_s=setup.source.stride / setup.source.rate,
+            calibration=setup.calibration,
         )
         self._done = 0  # frames settled
         self._closed = False
@@ -210,7 +213,7 @@ class Session:
     def _end_if_due(self) -> None:
         how, utterance, settled = self._how, self._utterance, self._settled
         if not utterance.words and not settled.waiting:
-            first = max(utterance.first, self._done - how.leading)
+            first = max(utterance.first, self._done - how.margin)
             self._utterance = _Utterance(first=first, rows=utterance.rows[first - utterance.first :])
         elif not settled.waiting and self._done - settled.spoken >= how.after_text:
             self._end("pause", at=settled.gap_middle)
@@ -228,17 +231,13 @@ class Session:
         spoke = round(ended.words[0].start * how.rate / how.stride)
         first = max(0, ended.first - how.left, spoke - how.margin)
         last = min(at + how.lookahead, self._settled.spoken + how.margin)
-        window = Window(
-            first=first * how.stride,
-            last=min(last * how.stride, self._buffer.end),
-            keep_from=max(ended.first, first),
-            keep_to=min(at, last),
-        )
+        keep_from, keep_to = max(ended.first, first), min(at, last)
+        end = min(last * how.stride, self._buffer.end)
+        window = Window(first=first * how.stride, last=end, keep_from=keep_from, keep_to=keep_to)
         if how.refine:
             self._asked = self._ask(window, ending=(ended, by))
         else:
-            first, last = (frame - ended.first for frame in (window.keep_from, window.keep_to))
-            self._conclude(ended, by, window=window, rows=ended.rows[first:last])
+            self._conclude(ended, by, window=window, rows=ended.rows[keep_from - ended.first : keep_to - ended.first])
 
     def _read_final(self, asked: _Asked, rows: Rows, ended: _Utterance, by: End) -> None:
         before = asked.window.first // self._how.stride

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 WORD_GAP_S = 0.6  # a word has ended when nothing was written for so long, also without a word delimiter
-# Silence around an utterance in its final reading. Windows are normalised, so silence changes how loud speech is: of 300
-# utterances 2 s apart the quickstart's model read 3.1, 3.5, 4.9 and 14.0% of the words wrong with 0.2, 0.3, 0.5 s and
-# with all of the pause; 4.2% of the committed ones were wrong
+# Silence around an utterance in its final reading. Windows are normalised, so silence changes how loud speech is: of
+# 300 utterances 2 s apart the quickstart's model read 3.1, 3.5, 4.9 and 14.0% of the words wrong with 0.2, 0.3, 0.5 s
+# and with all of the pause; 4.2% of the committed ones were wrong
 MARGIN_S = 0.3
 
 
@@ -20,10 +20,9 @@ class Settings:
     lookahead: int  # heard behind it
     word_gap: int
     after_text: int  # a pause of so many frames ends an utterance
-    leading: int  # of silence that an utterance keeps before its first word
     longest: int  # an utterance
     refine: bool
-    margin: int  # of silence around an utterance that its final reading hears
+    margin: int  # of silence around an utterance
     stride: int  # samples per frame
     rate: int  # Hz
 
@@ -43,7 +42,6 @@ def settings(
     left_s: float,
     lookahead_s: float,
     after_text_s: float,
-    silence_s: float,
     longest_s: float,
     refine: bool,
     rate: int,
@@ -61,7 +59,6 @@ def settings(
         lookahead=max(round(lookahead_s * rate / stride), -(-(receptive - stride) // stride), 1),
         word_gap=frames(min(WORD_GAP_S, after_text_s)),
         after_text=frames(after_text_s),
-        leading=frames(silence_s),
         longest=frames(longest_s),
         refine=refine,
         margin=frames(MARGIN_S),

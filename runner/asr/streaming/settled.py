@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runner.asr.alphabet import Alphabet
+from runner.asr.calibration import Calibration
 from runner.asr.decode import decode, greedy
 from runner.asr.words import Path, Span, Word, spans
 
@@ -20,8 +21,10 @@ class Settled:
     It has ended when another word or a delimiter follows, or when nothing was written for ``word_gap`` frames.
     """
 
-    def __init__(self, alphabet: Alphabet, *, word_gap: int, frame_s: float) -> None:
-        self._alphabet, self._word_gap, self._frame_s = alphabet, word_gap, frame_s
+    def __init__(
+        self, alphabet: Alphabet, *, word_gap: int, frame_s: float, calibration: Calibration | None = None
+    ) -> None:
+        self._alphabet, self._word_gap, self._frame_s, self._calibration = alphabet, word_gap, frame_s, calibration
         self._rows: Rows = np.empty((0, len(alphabet.texts)), np.float32)
         self._open: Span | None = None  # the word that has not ended
         self.first = 0
@@ -80,7 +83,11 @@ class Settled:
 
     def _words(self, rows: Rows) -> tuple[Word, ...]:
         return decode(
-            rows, alphabet=self._alphabet, frame_s=self._frame_s, offset_s=self.first * self._frame_s, timestamps="word"
+            rows,
+            alphabet=self._alphabet,
+            calibration=self._calibration,
+            frame_s=self._frame_s,
+            offset_s=self.first * self._frame_s,
         ).words
 
 

@@ -79,7 +79,6 @@ def how(setup: Setup, **changed: Any) -> Settings:
         "left_s": 1.0,
         "lookahead_s": 0.5,
         "after_text_s": 1.2,
-        "silence_s": 2.4,
         "longest_s": 20.0,
         "refine": True,
     }
