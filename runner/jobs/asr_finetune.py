@@ -83,10 +83,9 @@ def run(spec: AsrFinetune, ctx: Context) -> Result:
 
 def _start(spec: AsrFinetune, ctx: Context) -> tuple[Source | Architecture, int, int]:
     """What training begins with, its sample rate in Hz, and the samples that one frame sees."""
-    if spec.architecture is not None:
-        made = Architecture(**spec.architecture.model_dump())
+    if spec.model is None:
+        made = Architecture(**spec.architecture.model_dump(exclude={"type"}))
         return made, RATE, made.receptive
-    assert spec.model is not None, "a spec has a model or an architecture"
     folder = str(ctx.inputs["model"].path.absolute())
     options = {name: getattr(spec.model, name) for name in ("allow_pickle", "trust_remote_code", "adapter")}
     found = resolve(folder, folder=ctx.folder, **options)
@@ -211,7 +210,7 @@ def _masks(spec: AsrFinetune) -> Masks:
 
 def _lora(spec: AsrFinetune) -> Lora | None:
     wanted = spec.adapter
-    return None if wanted is None else Lora(r=wanted.r, alpha=wanted.alpha, dropout=wanted.dropout)
+    return None if wanted.type == "none" else Lora(r=wanted.r, alpha=wanted.alpha, dropout=wanted.dropout)
 
 
 def _freezes(spec: AsrFinetune) -> bool:

@@ -34,7 +34,10 @@ class TrainingData(Block):
 
 
 class Architecture(Block):
-    """A wav2vec 2.0 model to train from random weights; the defaults are a small one of 0.7 million weights."""
+    """A model to train from random weights, in place of `model`; the sizes are those of a small one of 0.7 million."""
+
+    type: Annotated[Literal["none", "wav2vec2"], RESULT] = "none"
+    """`wav2vec2` makes a wav2vec 2.0 model with a LayerNorm in each convolution; `none` begins with `model`."""
 
     hidden: Annotated[int, RESULT, Field(ge=8, le=8192)] = 128
     """Width of the encoder."""
@@ -65,6 +68,8 @@ class Architecture(Block):
 
     @model_validator(mode="after")
     def _fits(self) -> Architecture:
+        if self.type == "none" and self.model_dump() != {n: f.default for n, f in type(self).model_fields.items()}:
+            raise PydanticCustomError("type", "sizes need a type: set architecture.type to wav2vec2")
         if len({len(self.conv_channels), len(self.conv_kernels), len(self.conv_strides)}) > 1:
             raise PydanticCustomError("lengths", "conv_channels, conv_kernels and conv_strides must be equally long")
         for name in ("heads", "position_groups"):
@@ -243,10 +248,10 @@ class Augment(Block):
 
 
 class LoraAdapter(Block):
-    """Train small matrices beside the frozen encoder (LoRA); they are merged into the model at the end."""
+    """Train small matrices beside the frozen encoder; they are merged into the model at the end."""
 
-    type: Annotated[Literal["lora"], RESULT] = "lora"
-    """What kind of adapter."""
+    type: Annotated[Literal["none", "lora"], RESULT] = "none"
+    """`lora` trains them and the head alone, `none` the whole model."""
 
     r: Annotated[int, RESULT, Field(ge=1, le=1024)] = 16
     """Rank of the matrices."""
@@ -281,15 +286,6 @@ class TrainingGates(Block):
 class AsrFinetune(Job):
     """Train a CTC model on recordings and their texts."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "oneOf": [
-                {"required": ["model"], "properties": {"model": {"not": {"type": "null"}}}},
-                {"required": ["architecture"], "properties": {"architecture": {"not": {"type": "null"}}}},
-            ]
-        }
-    )
-
     tasks = ("ctc",)
     code_version = 1
 
@@ -297,10 +293,10 @@ class AsrFinetune(Job):
     """What this spec is."""
 
     model: Annotated[Model | None, BLOCK, Field(examples=["./model"])] = None
-    """The model to start from; exactly one of `model` and `architecture`."""
+    """The model to start from; exactly one of `model` and `architecture.type`."""
 
-    architecture: Annotated[Architecture | None, BLOCK] = None
-    """A model to make and to train from random weights."""
+    architecture: Annotated[Architecture, BLOCK] = Architecture()
+    """A model to train from random weights."""
 
     data: Annotated[TrainingData, BLOCK]
     """Recordings with texts."""
@@ -326,7 +322,7 @@ class AsrFinetune(Job):
     augment: Annotated[Augment, BLOCK] = Augment()
     """Changes to the sound of training clips."""
 
-    adapter: Annotated[LoraAdapter | None, BLOCK] = None
+    adapter: Annotated[LoraAdapter, BLOCK] = LoraAdapter()
     """Train small matrices beside the frozen encoder."""
 
     precision: Annotated[Literal["auto", "fp32", "bf16", "fp16"], RESULT] = "auto"
@@ -341,10 +337,10 @@ class AsrFinetune(Job):
 
     @model_validator(mode="after")
     def _one_start(self) -> AsrFinetune:
-        if (self.model is None) == (self.architecture is None):
-            raise PydanticCustomError("one_start", "give exactly one of model and architecture")
-        if self.architecture is not None and self.vocabulary.source == "keep":
+        if (self.model is None) == (self.architecture.type == "none"):
+            raise PydanticCustomError("one_start", "give exactly one of model and architecture.type")
+        if self.model is None and self.vocabulary.source == "keep":
             raise PydanticCustomError("keep", "an architecture has no vocabulary to keep: build it, or give it")
-        if self.architecture is not None and self.adapter is not None:
+        if self.model is None and self.adapter.type != "none":
             raise PydanticCustomError("adapter", "an adapter goes beside a trained model, not an architecture")
         return self

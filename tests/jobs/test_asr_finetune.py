@@ -23,7 +23,9 @@ from tests.jobs import helpers
 from tests.jobs.helpers import QUICKSTART, Ran, apply, ran
 
 Fields = dict[str, Any]
+NONE = {"type": "none"}
 SMALL = {
+    "type": "wav2vec2",
     "hidden": 32,
     "layers": 1,
     "feed_forward": 64,
@@ -114,7 +116,7 @@ def test_a_model_is_measured_before_and_after(tmp_path: Path) -> None:
     clips = helpers.clips("wav-22k.wav", "wav-16k.wav")
     helpers.manifest(tmp_path, clips, "validation.jsonl")
     helpers.manifest(tmp_path, helpers.clips("flac-22k.flac"), "train.jsonl")
-    model = {"architecture": None, "model": str(QUICKSTART / "model"), "train": {"steps": 1, "learning_rate": 1e-5}}
+    model = {"architecture": NONE, "model": str(QUICKSTART / "model"), "train": {"steps": 1, "learning_rate": 1e-5}}
     made = finetune(tmp_path, **model)
     metrics = made.manifest["metrics"]
     assert metrics["wer_before"] <= 0.2
@@ -132,9 +134,11 @@ def test_lora_on_a_model_with_another_alphabet(tmp_path: Path) -> None:
     clips = helpers.clips("wav-22k.wav")
     for name in ("train.jsonl", "validation.jsonl"):
         helpers.manifest(tmp_path, [{**clip, "text": clip["text"] + " ñandú"} for clip in clips], name)
-    model = {"architecture": None, "model": str(QUICKSTART / "model"), "vocabulary": {"source": "build"}}
+    model = {"architecture": NONE, "model": str(QUICKSTART / "model"), "vocabulary": {"source": "build"}}
     allowed = {"lint": {"allow": ["leaked_audio", "leaked_text"]}}
-    made = finetune(tmp_path, **model, **allowed, adapter={"r": 4}, train={"steps": 1, "learning_rate": 1e-5})
+    made = finetune(
+        tmp_path, **model, **allowed, adapter={"type": "lora", "r": 4}, train={"steps": 1, "learning_rate": 1e-5}
+    )
     vocabulary = json.loads((made.files / "model" / "vocab.json").read_text("utf-8"))
     assert "ñ" in vocabulary
     assert "wer_before" not in made.manifest["metrics"]
@@ -191,17 +195,18 @@ def test_the_lint_classes_of_a_spec_are_those_of_the_lint() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"architecture": None}, "give exactly one of model and architecture"),
-        ({"model": "./model"}, "give exactly one of model and architecture"),
+        ({"architecture": NONE}, "give exactly one of model and architecture.type"),
+        ({"architecture": {"hidden": 64}, "model": "./model"}, "set architecture.type to wav2vec2"),
+        ({"model": "./model"}, "give exactly one of model and architecture.type"),
         ({"train": {}}, "give exactly one of epochs and steps"),
         ({"train": {"epochs": 1, "steps": 1}}, "give exactly one of epochs and steps"),
         ({"train": {"steps": 1, "warmup": 0.6, "hold": 0.6}}, "warmup and hold together are at most 1"),
         ({"vocabulary": {"source": "given"}}, "characters go with source: given"),
         ({"vocabulary": {"characters": "ab"}}, "characters go with source: given"),
         ({"vocabulary": {"source": "keep"}}, "an architecture has no vocabulary to keep"),
-        ({"adapter": {"r": 4}}, "an adapter goes beside a trained model"),
-        ({"architecture": {"hidden": 30, "heads": 4}}, "hidden must be a multiple of heads"),
-        ({"architecture": {"conv_strides": [5]}}, "must be equally long"),
+        ({"adapter": {"type": "lora"}}, "an adapter goes beside a trained model"),
+        ({"architecture": {"type": "wav2vec2", "hidden": 30}}, "hidden must be a multiple of heads"),
+        ({"architecture": {"type": "wav2vec2", "conv_strides": [5]}}, "must be equally long"),
         ({"augment": {"noise_snr_db": [40.0, 10.0]}}, "from the lower level to the higher"),
         ({"augment": {"speed": 0.6}}, "speed must be at most 0.5"),
         ({"train": {"steps": 1, "learning_rate": 0}}, "learning_rate"),
