@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,8 @@ import torch
 
 from runner.asr.ctc import Ctc
 from runner.asr.score import Scorer
-from runner.context import Context, Pool, Result, Worker
-from runner.execution.failures import Cancelled
-from runner.execution.order import JobFunction
 from runner.jobs import asr_transcribe
+from tests.jobs import pools
 from tests.jobs.helpers import CLIPS, Fields, clips, manifest, transcribe
 
 # transformers leaves the JSON files it reads to the collector
@@ -27,6 +25,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 
 WINDOW = {"length_s": 5.0, "context_s": 1.0}
 ROWS = [{"audio": row["audio"], "id": row["id"]} for row in clips()]
+watching = partial(pools.watching, asr_transcribe.run)
 
 
 @pytest.fixture(scope="module")
@@ -71,46 +70,6 @@ def test_a_recording_alone_in_its_job_gives_the_same_row(name: str, folder: Path
     rows = manifest(folder, [row], name=f"alone-{name}.jsonl")
     (found,) = transcribe(folder, data={"manifest": rows}, window=WINDOW).rows
     assert found == texts(plain)[row["id"]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Watched:
-    """A pool that tells what it was given, and may answer backwards."""
-
-    inner: Pool
-    given: list[tuple[int, int]]
-    backwards: bool
-    workers: int
-
-    def imap(self, make: Callable[[], Worker], items: Iterable[Any]) -> Iterator[tuple[int, Any]]:
-        answers = self.inner.imap(make, self._noted(items))
-        yield from reversed(list(answers)) if self.backwards else answers
-
-    def _noted(self, items: Iterable[Any]) -> Iterator[Any]:
-        for item in items:
-            self.given.extend((piece.item, piece.window) for batch in item for piece in batch)
-            yield item
-
-
-def watching(
-    given: list[tuple[int, int]], *, backwards: bool = False, workers: int = 1, stop_after: int | None = None
-) -> JobFunction:
-    """The real job with a watched pool; it is cancelled once ``stop_after`` answers were taken."""
-
-    def job(spec: Any, ctx: Context) -> Result:
-        taken = 0
-
-        def check() -> None:
-            nonlocal taken
-            taken += 1
-            ctx.check()
-            if stop_after is not None and taken > stop_after:
-                raise Cancelled("by the test")
-
-        pool = Watched(inner=ctx.pool, given=given, backwards=backwards, workers=workers)
-        return asr_transcribe.run(spec, replace(ctx, pool=pool, check=check))
-
-    return job
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
