@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from runner.asr import alphabet, silence
+from runner.asr import alphabet, fusion, silence
 from runner.asr.acoustic import Acoustic
 from runner.asr.alphabet import Alphabet
 from runner.asr.decode import Decoded, decode
@@ -85,6 +85,8 @@ def text_of(rows: Rows, *, setup: Setup, alphabet: Alphabet, first: int, last: i
         rows,
         alphabet=alphabet,
         beam_size=setup.beam_size,
+        fusion=None if setup.wording is None else fusion.load(setup.wording, alphabet),
+        calibration=setup.calibration,
         frame_s=setup.source.stride / rate,
         offset_s=first / rate,
         end_s=last / rate,

@@ -12,11 +12,14 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from runner.asr import arpa
 from runner.asr.alphabet import Alphabet
 from runner.asr.hotwords import ROOT, Hotwords
 from runner.asr.ngram import END, START, UNKNOWN, Ngram, State
@@ -25,6 +28,17 @@ UNKNOWN_COST = -10.0
 BEYOND = "\U0010ffff"  # after every letter
 MOST_CELLS = 16_000_000  # of the automaton: 128 MB; kept between recordings, made anew beyond it
 MOST_ENDS = 500_000  # words after others: about 120 MB
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wording:
+    """What decoding is told of the language: plain and picklable, the same for every recording of a job."""
+
+    lm: str | None = None  # path of an ARPA file
+    alpha: float = 0.0
+    beta: float = 0.0
+    hotwords: tuple[str, ...] = ()
+    hotword_weight: float = 0.0
 
 
 class _Spelling(NamedTuple):
@@ -59,6 +73,15 @@ class Guide:
         )
 
 
+class _End(NamedTuple):
+    """What the end of a word is worth before the weights, and the context after it."""
+
+    log: float  # of its probability
+    word: int  # 1, or 0 where no word ended
+    cost: float  # of an unknown one
+    context: int
+
+
 class Fusion:
     """Scores spellings of one alphabet. It remembers what it has met, so keep it for many recordings."""
 
@@ -73,23 +96,28 @@ class Fusion:
     ) -> None:
         self._texts = [text.lower() if alphabet.lower else text for text in alphabet.texts]
         self._breaks = np.array([id_ in alphabet.breaks for id_ in range(len(self._texts))])
-        self._model, self._alpha, self._beta = model, alpha, beta
+        self._model = model
+        self.weigh(alpha=alpha, beta=beta)
         self._hotwords = hotwords or Hotwords((), weight=0.0)
         self._lexicon = _lexicon(model, self._hotwords) if model else [""]
         self._forget()
+
+    def weigh(self, *, alpha: float, beta: float) -> None:
+        """Take other weights from the next recording on."""
+        self._alpha, self._beta = alpha, beta
 
     def _forget(self) -> None:
         self._spellings: list[_Spelling] = []
         self._states: dict[_Spelling, int] = {}
         self._histories: list[State] = []
         self._contexts: dict[State, int] = {}
-        self._completed: dict[tuple[int, int], tuple[float, int]] = {}
+        self._ends: dict[tuple[int, int], _End] = {}
         self._next = np.full((64, len(self._texts)), -1, dtype=np.int32)
         self._gain = np.zeros((64, len(self._texts)), dtype=np.float32)
 
     @property
     def _full(self) -> bool:
-        return self._next.size > MOST_CELLS or len(self._completed) > MOST_ENDS
+        return self._next.size > MOST_CELLS or len(self._ends) > MOST_ENDS
 
     def start(self) -> Guide:
         """One hypothesis: nothing said yet."""
@@ -127,19 +155,19 @@ class Fusion:
         context = np.repeat(guide.context[:, None], len(likely), axis=1)
         breaks = self._breaks[likely]
         if breaks.any():
-            ends = [self._end_of_word(*key) for key in zip(guide.context.tolist(), guide.state.tolist(), strict=True)]
-            prior[:, breaks] += np.array([score for score, _ in ends])[:, None]
-            context[:, breaks] = np.array([after for _, after in ends], dtype=np.int32)[:, None]
+            scores, contexts = self._ended(guide)
+            prior[:, breaks] += scores[:, None]
+            context[:, breaks] = contexts[:, None]
         return Guide(prior=prior, state=states, context=context)
 
     def finish(self, guide: Guide) -> NDArray[np.float64]:
         """The score of each hypothesis when nothing follows: its last word, and the end of the sentence."""
-        scores = guide.prior.copy()
-        for at, key in enumerate(zip(guide.context.tolist(), guide.state.tolist(), strict=True)):
-            score, context = self._end_of_word(*key)
+        scores, contexts = self._ended(guide)
+        scores += guide.prior
+        for at, (context, state) in enumerate(zip(contexts.tolist(), guide.state.tolist(), strict=True)):
             if self._model is not None and self._model.end is not None:
-                score += self._alpha * self._model.score(self._histories[context], self._model.end)[0]
-            scores[at] += score + self._hotwords.ended(self._spellings[key[1]].hot)
+                scores[at] += self._alpha * self._model.score(self._histories[context], self._model.end)[0]
+            scores[at] += self._hotwords.ended(self._spellings[state].hot)
         return scores
 
     def _state(self, spelling: _Spelling) -> int:
@@ -183,22 +211,50 @@ class Fusion:
         last = bisect_left(self._lexicon, letters + BEYOND, first, spelling.last)
         return _Spelling(letters, first, last, hot) if first < last else _Spelling("…", 0, 0, hot)
 
-    def _end_of_word(self, context: int, state: int) -> tuple[float, int]:
-        """(score, context after it) of the current word as it stands; nothing without letters."""
-        found = self._completed.get((context, state))
+    def _ended(self, guide: Guide) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+        """Score of the current word of each hypothesis as it stands, and the context after it."""
+        ends = [self._end(*key) for key in zip(guide.context.tolist(), guide.state.tolist(), strict=True)]
+        log, word, cost, context = np.array(ends).T
+        return self._alpha * log + self._beta * word + cost, context.astype(np.int32)
+
+    def _end(self, context: int, state: int) -> _End:
+        found = self._ends.get((context, state))
         if found is None:
-            found = self._completed[context, state] = self._scored(context, self._spellings[state])
+            found = self._ends[context, state] = self._scored(context, self._spellings[state])
         return found
 
-    def _scored(self, context: int, spelling: _Spelling) -> tuple[float, int]:
+    def _scored(self, context: int, spelling: _Spelling) -> _End:
         if self._model is None or not spelling.letters:
-            return 0.0, context
+            return _End(0.0, 0, 0.0, context)
         begun = spelling.first < spelling.last
         whole = begun and self._lexicon[spelling.first] == spelling.letters
         word = self._model.id(spelling.letters if whole else UNKNOWN)
-        score, history = self._model.score(self._histories[context], word)
-        cost = UNKNOWN_COST if begun and not whole else 0.0
-        return self._alpha * score + self._beta + cost, self._context(history)
+        log, history = self._model.score(self._histories[context], word)
+        return _End(log, 1, UNKNOWN_COST if begun and not whole else 0.0, self._context(history))
+
+
+def load(wording: Wording, alphabet: Alphabet) -> Fusion:
+    """The fusion of a wording, ready; kept for the next recording. Raises JobError for a broken ARPA file."""
+    known = None if wording.lm is None else model(wording.lm)
+    fusion = _load(known, wording.hotwords, wording.hotword_weight, alphabet)
+    fusion.weigh(alpha=wording.alpha, beta=wording.beta)
+    return fusion
+
+
+def model(path: str) -> Ngram:
+    """The model of an ARPA file; the last one stays in memory. Raises JobError for a broken one."""
+    facts = Path(path).stat()
+    return _model(path, facts.st_size, facts.st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _model(path: str, size: int, changed: int) -> Ngram:
+    return arpa.read(Path(path))
+
+
+@lru_cache(maxsize=1)
+def _load(known: Ngram | None, hotwords: tuple[str, ...], weight: float, alphabet: Alphabet) -> Fusion:
+    return Fusion(alphabet, model=known, hotwords=Hotwords(hotwords, weight=weight))
 
 
 def _lexicon(model: Ngram, hotwords: Hotwords) -> list[str]:

@@ -8,7 +8,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from runner.asr.calibration import Calibration
 from runner.asr.decode import Decoded, Timestamps
+from runner.asr.fusion import Wording
 from runner.asr.header import Header
 from runner.asr.trouble import RecordingError
 
@@ -42,6 +44,8 @@ class Setup:
     timestamps: Timestamps
     silence_db: float
     language: str | None  # of sequence models
+    wording: Wording | None = None  # of CTC models, with a beam
+    calibration: Calibration | None = None  # of confidence; None leaves the model's own
     most: int | None = None  # padded samples of a batch that an earlier worker had to keep to: memory had run out
 
 
@@ -59,11 +63,11 @@ class Piece:
     last: int  # sample, exclusive
     keep_from: int  # frame of the window
     keep_to: int | None  # frame of the window, exclusive; None: to its end
+    text: str | None = None  # of a recording that has no other window: what is said in it, where that is known
 
     @property
     def samples(self) -> int:
         return self.last - self.first
-    text: str | None = None  # of a recording that has no other window: what is said in it, where that is known
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,11 +104,11 @@ class Outcome:
     decoded: Decoded | None = None  # the recording's only window, CTC
     rows: NDArray[np.float32] | None = None  # one window of several, CTC: log-probabilities of the kept frames
     said: tuple[Said, ...] | None = None  # sequence models
+    made: Any = None  # what another kind makes of the recording's only window
     timing: Timing = field(default_factory=Timing)
 
 
 @dataclass(frozen=True, kw_only=True)
-    made: Any = None  # what another kind makes of the recording's only window
 class Answer:
     """What a worker says of one deal: the outcomes, and what is worth the ledger."""
 

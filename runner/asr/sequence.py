@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from runner.asr.decode import Decoded
 from runner.asr.pieces import Said, Setup
 from runner.asr.windows import Window
@@ -26,10 +28,12 @@ def decoded_of(said: Sequence[Said], *, setup: Setup) -> Decoded:
         return Decoded(text="", confidence=None)
     text = " ".join("".join(s.text for s in spoken).split())
     weights = [max(s.end - s.start, 0.02) for s in spoken]
-    sure = sum(s.confidence * w for s, w in zip(spoken, weights, strict=True)) / sum(weights)
+    own = [s.confidence for s in spoken]
+    values = own if setup.calibration is None else setup.calibration.apply(np.array(own)).tolist()
+    sure = sum(value * w for value, w in zip(values, weights, strict=True)) / sum(weights)
     wanted = setup.timestamps != "none" and all(s.timed for s in spoken)
     words = tuple(
-        Word(word=s.text.strip(), start=round(s.start, 3), end=round(s.end, 3), confidence=round(s.confidence, 4))
-        for s in spoken
+        Word(word=s.text.strip(), start=round(s.start, 3), end=round(s.end, 3), confidence=round(value, 4))
+        for s, value in zip(spoken, values, strict=True)
     )
     return Decoded(text=text, confidence=round(sure, 4), words=words if wanted else ())

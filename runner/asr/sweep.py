@@ -8,13 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from runner.asr import batches, recordings, sizing, windows
-from runner.asr.collector import Collector
 from runner.asr.layout import Layout
 from runner.asr.packed import pads
 from runner.asr.pieces import Answer, Setup, Source
@@ -149,11 +148,29 @@ def _sizing(ctx: Context, setup: Setup, shape: Shape) -> Sizing:
     return size
 
 
+class Collects(Protocol):
+    """Where the workers' answers go: `Collector`, or one that keeps something else."""
+
+    done: int  # recordings
+
+    def start(self) -> None:
+        """Keep what is known without a worker."""
+        ...
+
+    def resume(self) -> None:
+        """Finish what the last attempt left unfinished though all of it is there."""
+        ...
+
+    def take(self, answer: Answer) -> None:
+        """Keep one worker's answer."""
+        ...
+
+
 def hear(
     ctx: Context,
     sweep: Sweep,
     spool: Spool,
-    collector: Collector,
+    collector: Collects,
     *,
     engine: MakeEngine | None = None,
     worker: MakeWorker | None = None,

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runner.asr.normalise import accent_sensitive
+from runner.context import Plot, Table
 
 BINS = 10
 
@@ -133,3 +134,25 @@ def area_under_roc(confidence: NDArray[np.float64], right: NDArray[np.bool_]) ->
     above = len(wrong) - np.searchsorted(wrong, fine, side="right")  # wrong words that are surer than each right one
     below = np.searchsorted(wrong, fine, side="left")
     return float((below + 0.5 * (len(wrong) - above - below)).sum() / (len(wrong) * len(fine)))
+
+
+def table(found: Trust) -> Table:
+    """For the report: what words of like confidence were worth."""
+    return Table(
+        title="Confidence held against the texts",
+        columns=("mean confidence", "share right", "words"),
+        rows=[(b.confidence, b.right, b.words) for b in found.bins],
+        note=f"{found.words} words, {found.wrong} of them wrong; words that were missed have no confidence",
+    )
+
+
+def reliability(found: Trust) -> Plot:
+    """The same as points: calibrated ones lie where both are equal."""
+    return Plot(
+        title="Reliability",
+        kind="scatter",
+        x=[b.confidence for b in found.bins],
+        y=[b.right for b in found.bins],
+        x_label="mean confidence of words",
+        y_label="share that is right",
+    )

@@ -14,12 +14,13 @@ from runner.asr.recordings import Recording
 from runner.asr.score import Scorer
 from runner.asr.spool import Spool
 from runner.asr.subtitles import Format, render
+from runner.asr.trust import Judge
 from runner.asr.words import Char, Word
 
 Fields = dict[str, Any]
 TABLE_ROWS = 2000
-
 SUFFIXES = {"textgrid": "TextGrid"}  # where it is not the format's name
+
 
 @dataclass(kw_only=True)
 class Summary:
@@ -71,10 +72,11 @@ def write(
     formats: Sequence[Format],
     rate: int,
     scorer: Scorer | None,
+    judge: Judge | None = None,
     shown: Callable[[Recording], str],
+    name: str = "transcripts.jsonl",
 ) -> Summary:
     """Write ``name``, timing.jsonl and the files of ``formats``. ``shown`` is the path for players."""
-    name: str = "transcripts.jsonl",
     summary = Summary()
     names = file_names(recordings) if formats else []
     with ExitStack() as stack:
@@ -87,6 +89,8 @@ def write(
             scored = None
             if scorer is not None and _scorable(recording, record):
                 scored = scorer.add(recording.clip.text or "", record["text"], key=f"{recording.key} [{item}]")
+                if judge is not None:
+                    judge.add(record["words"], recording.clip.text or "")
             _count(summary, record, timing)
             _add_row(summary, record, recording, path=shown(recording), wrong=scored.words.errors if scored else None)
             for format_ in formats:
@@ -137,16 +141,16 @@ def _write_beside(path: Path, format_: Format, record: Fields, recording: Record
     path.write_text(content, encoding="utf-8", newline="\n")
 
 
-def file_names(recordings: Sequence[Recording]) -> list[str]:
-    """A path under files/ for each recording, without suffix: its own path, made unique and kept inside.
-
-    `clips/a.flac` gives `clips/a`; where another recording would give the same, `clips/a.flac`; stretches and channels
 def _word(fields: Fields) -> Word:
     chars = tuple(Char(**char) for char in fields.get("chars", ()))
     sure = fields["confidence"] or 0.0  # None where a word was aligned, but not by its letters
     return Word(word=fields["word"], start=fields["start"], end=fields["end"], confidence=sure, chars=chars)
 
 
+def file_names(recordings: Sequence[Recording]) -> list[str]:
+    """A path under files/ for each recording, without suffix: its own path, made unique and kept inside.
+
+    `clips/a.flac` gives `clips/a`; where another recording would give the same, `clips/a.flac`; stretches and channels
     carry `.START-END` and `.chN`; what is still the same twice is numbered.
     """
     plain = [_inside(r.fields()["path"]) for r in recordings]

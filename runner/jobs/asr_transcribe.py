@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from runner.asr import batches, sweep, writer
+from runner.asr import batches, calibration, ctc, recordings, route, sweep, trust, validation, wording, writer
+from runner.asr.alphabet import Alphabet
 from runner.asr.collector import Collector
+from runner.asr.fusion import Wording
 from runner.asr.pieces import Setup
 from runner.asr.recordings import Clip
+from runner.asr.route import Routed
 from runner.asr.score import Scorer, Scores
 from runner.asr.streaming.live import Live
 from runner.asr.streaming.settings import settings
 from runner.asr.sweep import Shape, Sweep
 from runner.asr.tables import plots, tables
+from runner.asr.trust import Judge, Trust
+from runner.asr.validation import Learned
+from runner.asr.wording import Told
 from runner.asr.writer import Summary
-from runner.context import Context, Result
+from runner.context import Context, Result, Table
 from runner.registry.family import Resolved
 from runner.schema.errors import JobError
 from runner.schema.jobs.asr_transcribe import AsrTranscribe
@@ -24,6 +32,16 @@ from runner.schema.reference import is_reference
 
 Fields = dict[str, Any]
 WHISPER_S = 30.0  # that one window may last; the model computes as much for a shorter one
+TRAINED, CALIBRATED = "lm.arpa", "calibration.json"  # files of the artifact
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """The transcripts held against the texts, as far as there are any, and what goes to review."""
+
+    scores: Scores | None
+    trust: Trust | None
+    routed: Routed | None
 
 
 def run(spec: AsrTranscribe, ctx: Context) -> Result:
@@ -34,6 +52,10 @@ def run(spec: AsrTranscribe, ctx: Context) -> Result:
     setup = _setup(spec, ctx, model, loading)
     clips = _clips(spec, ctx)
     _check_texts(spec, clips)
+    alphabet = _alphabet(setup, model)
+    told = _told(spec, ctx, clips, alphabet)
+    learned = _learned(spec, ctx, replace(setup, wording=told.wording if told else None), model, alphabet)
+    setup = learned.setup
     live = _live(spec, setup, model)
     heard = live.prepare(ctx, clips) if live else _prepare(spec, ctx, setup, clips, model)
     spool = heard.spool(ctx)
@@ -42,7 +64,8 @@ def run(spec: AsrTranscribe, ctx: Context) -> Result:
             live.hear(ctx, heard, spool)
         else:
             sweep.hear(ctx, heard, spool, Collector(spool, heard.layout, heard.found, setup))
-        scorer = Scorer() if any(clip.text is not None for clip in clips) else None
+        referred = any(clip.text is not None for clip in clips)
+        scorer, judge = (Scorer(), Judge()) if referred else (None, None)
         summary = writer.write(
             spool,
             heard.found,
@@ -51,19 +74,24 @@ def run(spec: AsrTranscribe, ctx: Context) -> Result:
             formats=spec.outputs,
             rate=setup.source.rate,
             scorer=scorer,
+            judge=judge,
             shown=lambda recording: os.path.relpath(recording.clip.path, ctx.folder),
         )
+        below = spec.route.below
+        routed = None if below is None else route.write(ctx.out / route.NAME, spool, heard.found, below=below)
     finally:
         spool.close()
-    scores = scorer.result() if scorer else None
+    held = Held(
+        scores=scorer.result() if scorer else None, trust=trust.trust(judge.result()) if judge else None, routed=routed
+    )
     result = Result(
-        metrics=_metrics(summary, heard.plan, scores),
-        intervals=scores.intervals() if scores else {},
+        metrics=_metrics(summary, heard.plan, held) | learned.metrics | (told.metrics if told else {}),
+        intervals=held.scores.intervals() if held.scores else {},
         ledger=heard.ledger(ctx),
-        tables=tables(summary, scored=scores),
-        plots=plots(summary),
+        tables=(*tables(summary, scored=held.scores), *_more_tables(held, told, learned)),
+        plots=(*plots(summary), *((trust.reliability(held.trust),) if held.trust and held.trust.words else ())),
         timings=sweep.timings(heard, summary),
-        notes=_notes(summary),
+        notes=_notes(summary, clips, learned),
         failure=sweep.failure(summary, done="transcribed", fatal=spec.on_error == "fail"),
     )
     return live.report(ctx, heard, clips, result) if live else result
@@ -97,6 +125,88 @@ def _check_decode(spec: AsrTranscribe, model: Resolved) -> None:
             f"decode.timestamps is 'char', but {family.name} spells in pieces: take word or none",
             failure="ModelInvalid",
         )
+    told = [name for name in ("lm", "hotwords", "hotwords_file") if getattr(decode, name)]
+    told += ["text"] if spec.data.text else []
+    if family.task == "seq2seq" and told:
+        raise JobError(
+            f"decoding is told of the language ({', '.join(told)}), but {family.name} has a language model of its own: "
+            "remove it, or take a CTC model",
+            failure="ModelInvalid",
+        )
+
+
+def _alphabet(setup: Setup, model: Resolved) -> Alphabet | None:
+    """Of a CTC model."""
+    if setup.task != "ctc":
+        return None
+    return ctc.load_alphabet(setup, vocab=model.facts["vocab_size"], blank=model.facts["blank_id"])
+
+
+def _told(spec: AsrTranscribe, ctx: Context, clips: Sequence[Clip], alphabet: Alphabet | None) -> Told | None:
+    """The language model, trained where a text is given, and the hotwords; None where there are neither."""
+    decode = spec.decode
+    given = {
+        name: ctx.inputs[name].path for name in ("decode.lm", "decode.hotwords_file", "data.text") if name in ctx.inputs
+    }
+    if alphabet is None or not (given or decode.hotwords):
+        return None
+    trained = None
+    if "data.text" in given:
+        ctx.log(f"training a language model on {spec.data.text}")
+        given["decode.lm"] = ctx.out / TRAINED
+        trained = wording.train_on(
+            given["data.text"], order=decode.ngram_order, alphabet=alphabet, to=given["decode.lm"]
+        )
+    lm = given.get("decode.lm")
+    told = Wording(
+        lm=None if lm is None else str(lm),
+        alpha=decode.alpha,
+        beta=decode.beta,
+        hotwords=wording.hotwords(decode.hotwords, given.get("decode.hotwords_file"), alphabet),
+        hotword_weight=decode.hotword_weight,
+    )
+    return wording.tell(told, alphabet=alphabet, trained=trained, references=[clip.text for clip in clips if clip.text])
+
+
+def _learned(spec: AsrTranscribe, ctx: Context, setup: Setup, model: Resolved, alphabet: Alphabet | None) -> Learned:
+    """``setup`` with what the validation recordings or a calibration file say."""
+    given = ctx.inputs.get("confidence.calibration")
+    if given is not None:
+        made, content = calibration.load(given.path)
+        note = calibration.note(content, str(spec.confidence.calibration), here=_made_with(ctx, setup))
+        return Learned(setup=replace(setup, calibration=made), notes=(note,))
+    if spec.data.validation is None:
+        return Learned(setup=setup)
+    shape = _shape(spec, setup)
+    learned = validation.learn(
+        ctx,
+        setup,
+        _validation_clips(spec, ctx),
+        shape=replace(shape, channels="mix") if shape.channels == "each" else shape,  # texts are of whole recordings
+        model_type=model.model_type,
+        alphabet=alphabet,
+        tunes=spec.decode.tune,
+        calibrates=spec.confidence.calibrate,
+    )
+    if learned.fitted is not None:
+        content = learned.fitted.to_json(_made_with(ctx, learned.setup))
+        (ctx.out / CALIBRATED).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return learned
+
+
+def _made_with(ctx: Context, setup: Setup) -> Fields:
+    """What a calibration belongs to: another model, or other decoding, makes other confidence."""
+    lm = ctx.inputs.get("decode.lm") or ctx.inputs.get("data.text")
+    told = setup.wording or Wording()
+    decoding = {"beam_size": setup.beam_size, "lm": lm and lm.digest, "alpha": told.alpha, "beta": told.beta}
+    return {"model": ctx.inputs["model"].digest, "decoding": {**decoding, "hotwords": len(told.hotwords)}}
+
+
+def _validation_clips(spec: AsrTranscribe, ctx: Context) -> list[Clip]:
+    assert spec.data.validation is not None, "it was asked for"
+    name = None if is_reference(spec.data.validation) else spec.data.validation
+    path, unpacked = ctx.inputs["data.validation"].path, ctx.checkpoints / "validation" / "recordings"
+    return list(recordings.from_manifest(path, name=name, root=spec.data.root, folder=ctx.folder, unpacked=unpacked))
 
 
 def _clips(spec: AsrTranscribe, ctx: Context) -> list[Clip]:
@@ -153,10 +263,10 @@ def _live(spec: AsrTranscribe, setup: Setup, model: Resolved) -> Live | None:
     return Live(settings=how, setup=setup, shape=shape, model_type=model.model_type, compare=asked.compare)
 
 
-def _metrics(summary: Summary, plan: batches.Plan, scores: Scores | None) -> Fields:
+def _metrics(summary: Summary, plan: batches.Plan, held: Held) -> Fields:
     files = summary.files
-    return {
-        **(scores.metrics() if scores else {}),
+    metrics = {
+        **(held.scores.metrics() if held.scores else {}),
         "files": files,
         "ok": summary.statuses["ok"],
         "empty": summary.statuses["empty"],
@@ -168,12 +278,26 @@ def _metrics(summary: Summary, plan: batches.Plan, scores: Scores | None) -> Fie
         "windows": len(plan.order),
         "confidence": None if summary.confidence is None else round(summary.confidence, 4),
     }
+    if held.trust is not None:
+        metrics |= {f"confidence_{name}": getattr(held.trust, name) for name in ("words", "wrong", "ece", "auroc")}
+    if held.routed is not None:
+        metrics["review"] = held.routed.count
+    return metrics
 
 
-def _notes(summary: Summary) -> tuple[str, ...]:
-    notes = []
+def _more_tables(held: Held, told: Told | None, learned: Learned) -> tuple[Table, ...]:
+    routed = (held.routed.table(),) if held.routed else ()
+    trusted = (trust.table(held.trust),) if held.trust and held.trust.words else ()
+    return (*routed, *(told.tables if told else ()), *learned.tables, *trusted)
+
+
+def _notes(summary: Summary, clips: Sequence[Clip], learned: Learned) -> tuple[str, ...]:
+    notes = [*learned.notes]
     if summary.failed:
         notes.append(f"{summary.failed} of {summary.files} recordings have no transcript and are in no error rate")
-    if summary.confidence is not None:
+    if summary.confidence is not None and learned.setup.calibration is None:
         notes.append("confidence is not calibrated: it ranks words and recordings, it is no probability")
+    both = learned.recordings & {(clip.path, clip.start, clip.end) for clip in clips}
+    if both:
+        notes.append(f"{len(both)} recordings are validation recordings too: error rates and calibration are flattered")
     return tuple(notes)
