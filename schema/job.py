@@ -25,3 +25,7 @@ class Job(Block):
 
     compute: Annotated[Compute, BLOCK] = Compute()
     """Resources that the step asks for."""
+
+    def remarks(self) -> tuple[str, ...]:
+        """What a plan should say of this spec on this machine, beside why it is carried out; must load nothing."""
+        return ()

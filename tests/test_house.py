@@ -38,8 +38,8 @@ MAY_IMPORT = {
     "execution": {"schema", "context", "plan", "registry", "store", "report", "ui"},
     "cli": {"schema", "plan", "registry", "store", "execution", "report", "ui"},
 }
-# schema holds errors and the reader of manifests, which everything may use; domains never see a spec
-DOMAINS_SEE = {"runner.schema.errors", "runner.schema.manifest"}
+# schema holds errors, the reader of manifests and the import by name, which all may use; domains never see a spec
+DOMAINS_SEE = {"runner.schema.errors", "runner.schema.manifest", "runner.schema.discover"}
 
 
 def _modules() -> Iterator[tuple[str, Path]]:

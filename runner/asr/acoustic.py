@@ -17,7 +17,8 @@ from torch.nn.utils import parametrize
 from transformers import AutoModelForCTC
 from transformers.utils import logging as transformers_logging
 
-from runner.asr import features, mixed, packed
+from runner.asr import features, mixed, packed, stored
+from runner.asr.features import Features
 from runner.asr.pieces import Source
 from runner.schema.errors import JobError
 
@@ -34,21 +35,18 @@ class Acoustic:
 
     def __init__(self, source: Source, *, device: str, dtype: torch.dtype) -> None:
         settle_arithmetic()
+        variant = stored.opened(source, device=device)
+        if variant is not None:
+            source, dtype = variant.source, torch.float32 if variant.settled else dtype
         self.source, self.device, self.dtype = source, device, dtype
-        self.model = load(AutoModelForCTC, source, dtype=torch.float32)
-        if source.adapter is not None:
-            _load_adapter(self.model, source)
+        self.model = variant.model if variant else load_whole(source)
         fold_weight_norm(self.model)
         self.model.eval().to(device)
         if device == "cpu" and (getattr(self.model.config, "hidden_size", None) or SMALL) < SMALL:
             torch.set_num_threads(1)
         self.vocab_size: int = self.model.config.vocab_size
         self.blank: int | None = self.model.config.pad_token_id
-        self._features = (
-            features.waveform(normalise=source.normalise)
-            if source.waveform
-            else features.extractor(source.folder, rate=source.rate)
-        )
+        self._features = features_of(source)
         if dtype != torch.float32:
             mixed.hold(self.model, device)
         self.packed = packed.pack(self.model, dtype)
@@ -58,6 +56,7 @@ class Acoustic:
             "layout": layout,
             "attention": str(self.model.config._attn_implementation),
             "mask": "by true length" if layout == "padded" and source.mask else "not needed",
+            **(variant.about if variant else {}),
         }
 
     @torch.inference_mode()
@@ -115,6 +114,21 @@ def settle_arithmetic() -> None:
     mode = {"AVX512": "AVX512,STRICT", "AVX2": "AVX2,STRICT"}.get(flags)
     if mode and torch.backends.mkl.is_available():  # type: ignore[no-untyped-call]
         os.environ.setdefault("MKL_CBWR", mode)
+
+
+def features_of(source: Source) -> Features:
+    """From samples to what the model of ``source`` takes."""
+    if source.waveform:
+        return features.waveform(normalise=source.normalise)
+    return features.extractor(source.folder, rate=source.rate)
+
+
+def load_whole(source: Source) -> Any:
+    """The CTC model of ``source`` as transformers saved it, in fp32, with its adapter. Raises JobError."""
+    model = load(AutoModelForCTC, source, dtype=torch.float32)
+    if source.adapter is not None:
+        _load_adapter(model, source)
+    return model
 
 
 def load(auto: Any, source: Source, *, dtype: torch.dtype) -> Any:

@@ -113,7 +113,7 @@ def _resolved(model: Resolved) -> dict[str, Any]:
 def _actions(model: Resolved) -> list[str]:
     """What a job would do with it, in order."""
     total = size(sum(count for _, count in model.files))
-    loaded = "weights-only pickle loading" if model.weights == "pickle" else "safetensors"
+    loaded = {"pickle": "weights-only pickle loading", "onnx": "ONNX Runtime"}.get(model.weights, "safetensors")
     mask = "with" if model.facts["mask"] else "without"
     return [
         *([f"download {len(model.files)} files, {total}, at commit {model.commit}"] if model.path is None else []),

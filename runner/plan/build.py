@@ -89,7 +89,7 @@ class _Builder:
             inputs=pinned.inputs,
             fingerprint=mark,
             action=decision.action,
-            reasons=decision.reasons,
+            reasons=decision.reasons + (spec.remarks() if decision.action == "create" else ()),
             reuse=decision.reuse,
             writes=decision.writes,
             after=tuple(dict.fromkeys([*upstream, *twin])),

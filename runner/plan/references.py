@@ -15,6 +15,7 @@ from runner.store.manifest import Manifest
 from runner.store.paths import FILES
 
 MODEL = "model"  # where kinds that make a model put it
+VARIANTS = "variants"  # where asr-quantize puts its forms of one: `#int8-dynamic` is short for `#variants/int8-dynamic`
 
 
 def in_plan(reference: Reference, *, field: str, step: Step, store: Store) -> Input:
@@ -58,12 +59,20 @@ def _digest(fingerprint: str, reference: Reference) -> str:
 def _inside(reference: Reference, manifest: Manifest, store: Store) -> tuple[Path, list[int]]:
     """Path of what is referred to, and the sizes of the files there in bytes."""
     sizes = {file.path.removeprefix(f"{FILES}/"): file.size for file in manifest.files}
-    inner = reference.path or (MODEL if any(path.startswith(f"{MODEL}/") for path in sizes) else "")
-    found = [size for path, size in sizes.items() if not inner or path == inner or path.startswith(f"{inner}/")]
+    inner = reference.path or (MODEL if _under(MODEL, sizes) else "")
+    found = _under(inner, sizes)
+    if not found and (found := _under(f"{VARIANTS}/{inner}", sizes)):
+        inner = f"{VARIANTS}/{inner}"
     if not found:
-        near = difflib.get_close_matches(inner, sizes, n=3, cutoff=0.4) or sorted(sizes)[:3]
+        variants = dict.fromkeys(path.split("/")[1] for path in sizes if path.startswith(f"{VARIANTS}/"))
+        near = difflib.get_close_matches(inner, [*variants, *sizes], n=3, cutoff=0.4) or sorted(variants or sizes)[:3]
         raise PlanError(f"{manifest.name}@{manifest.version} has no {inner!r}; it has {', '.join(near) or 'no files'}")
     return store.folder(manifest) / FILES / inner, found
+
+
+def _under(inner: str, sizes: Mapping[str, int]) -> list[int]:
+    """Sizes of the file or of the files in the folder ``inner``; "" is all of them."""
+    return [size for path, size in sizes.items() if not inner or path == inner or path.startswith(f"{inner}/")]
 
 
 def _unknown(reference: Reference, store: Store, known: Mapping[str, object]) -> str:

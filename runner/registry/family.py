@@ -63,5 +63,5 @@ class Resolved:
     path: str | None  # local folder; None when the hub model is not downloaded yet
     config: dict[str, Any]
     facts: dict[str, Any]  # params, vocab_size, hidden, layers, stride_ms, sample_rate, weights_bytes ...
-    weights: Literal["safetensors", "pickle"]
+    weights: Literal["safetensors", "pickle", "onnx"]
     files: tuple[tuple[str, int], ...]  # (path, bytes) of the files that would be read

@@ -33,6 +33,7 @@ SIDE_FILES = (
     "merges.txt",
     "normalizer.json",
     "generation_config.json",
+    "variant.json",
 )
 VOCABULARIES = {"vocab.json", "tokenizer.json"}
 CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json", "tokenizer_config.json")

@@ -6,8 +6,10 @@ import difflib
 from dataclasses import dataclass
 from typing import Literal
 
+from runner.registry import variant as variants
 from runner.registry.safetensors_header import BITS, Tensor
 from runner.registry.source import Source
+from runner.registry.variant import Variant
 from runner.schema.errors import PlanError
 
 SINGLE = {"safetensors": "model.safetensors", "pickle": "pytorch_model.bin"}
@@ -16,15 +18,18 @@ FOREIGN = (".bin", ".pt", ".pth", ".ckpt", ".nemo", ".h5", ".msgpack", ".onnx", 
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """The weight files of a model; ``tensors`` is empty for pickle, which is never opened here."""
+    """The weight files of a model; ``tensors`` is empty for pickle and ONNX, which are never opened here."""
 
-    kind: Literal["safetensors", "pickle"]
+    kind: Literal["safetensors", "pickle", "onnx"]
     files: tuple[str, ...]
     size: int  # bytes
     tensors: dict[str, Tensor]
+    variant: Variant | None = None  # of a quantised model: what `variant.json` says
 
     @property
     def parameters(self) -> int:
+        if self.variant is not None:
+            return self.variant.parameters
         return sum(t.elements for t in self.tensors.values())
 
     @property
@@ -34,6 +39,11 @@ class Weights:
 
 def find(source: Source, *, allow_pickle: bool) -> Weights:
     """The weights of ``source``: safetensors before pickle; raises PlanError when there are none that may be read."""
+    if variant := variants.read(source):
+        files = tuple(variant.weights)
+        tensors = {} if variant.format == "onnx" else _tensors(source, files)
+        kind: Literal["safetensors", "onnx"] = "onnx" if variant.format == "onnx" else "safetensors"
+        return Weights(kind=kind, files=files, size=_size(source, files), tensors=tensors, variant=variant)
     if files := _files(source, SINGLE["safetensors"]):
         return Weights(kind="safetensors", files=files, size=_size(source, files), tensors=_tensors(source, files))
     if files := _files(source, SINGLE["pickle"]):

@@ -1,0 +1,27 @@
+"""Quantised models from disk: `variant.json` says which of ``runner.asr.variants`` opens the folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from runner.asr.pieces import Source
+from runner.asr.quantise.base import Opened
+from runner.registry import source as sources
+from runner.registry import variant as variants
+from runner.schema import discover
+from runner.schema.errors import JobError, PlanError
+
+
+def opened(source: Source, *, device: str) -> Opened | None:
+    """The variant in ``source.folder``; None where a model lies as transformers saved it.
+
+    Raises JobError (ModelInvalid; Infeasible for what this machine cannot run).
+    """
+    try:
+        found = variants.read(sources.Folder(source.folder, Path(source.folder)))
+    except PlanError as error:
+        raise JobError(str(error), failure="ModelInvalid") from error
+    if found is None:
+        return None
+    made: Opened = discover.load(variants.PACKAGE, found.name).load(found, source, device=device)
+    return made

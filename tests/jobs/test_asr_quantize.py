@@ -1,0 +1,208 @@
+"""`asr-quantize` on the quickstart's model: what it writes, what it says, which variant it picks, who can use it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner.execution.failures import Stop
+from runner.jobs import asr_quantize
+from runner.plan.build import build
+from runner.schema.errors import PlanError
+from runner.schema.load import load
+from runner.store.local import Store, open_store
+from tests.jobs.helpers import QUICKSTART, apply, clips, manifest, ran
+from tests.jobs.helpers import spec as transcription
+
+Fields = dict[str, Any]
+CLEAN = ("wav-16k.wav", "flac-16k.flac", "opus-16k.opus", "vorbis-22k.ogg", "mp3-44k.mp3", "noise-20db.mp3")
+FEW = ["fp16", "int8-dynamic", "int4-weights"]
+
+
+def spec(folder: Path, name: str = "small", rows: list[Fields] | None = None, **fields: Any) -> Fields:
+    table = manifest(folder, clips(*CLEAN) if rows is None else rows, f"{name}.jsonl")
+    base = {"kind": "asr-quantize", "name": name, "model": str(QUICKSTART / "model"), "data": {"validation": table}}
+    return {**base, "variants": FEW, "speed": {"recordings": 2, "rounds": 1}, "compute": {"cpus": 1}, **fields}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Store]:
+    """All variants that can be made here, and tensorrt."""
+    folder = tmp_path_factory.mktemp("made")
+    every = [
+        *("fp16", "bf16", "int8-dynamic", "int8-static", "int8-weights", "int4-weights"),
+        *("onnx-fp32", "onnx-fp16", "onnx-int8", "tensorrt"),
+    ]
+    (result,), store = apply(folder, spec(folder, variants=every, gates={"max_wer_rise": 0.5}))
+    assert result.artifact == "small@v1", result.message
+    return folder, store
+
+
+def files(store: Store, name: str = "small") -> Path:
+    found = store.get(name)
+    assert found is not None
+    return store.folder(found) / "files"
+
+
+def test_every_variant_is_there_and_compared(made: tuple[Path, Store]) -> None:
+    _, store = made
+    said = json.loads((files(store) / "comparison.json").read_text("utf-8"))
+    rows = {row["variant"]: row for row in said["variants"]}
+    assert list(rows) == [*list(rows)[:9], "tensorrt"]
+    assert rows.pop("tensorrt")["status"] == "not available here"
+    assert sorted(path.name for path in (files(store) / "variants").iterdir()) == sorted(rows)
+    for name, row in rows.items():
+        assert row["status"] == "ok"
+        assert row["words"] == said["unquantised"]["words"] == 38, name
+        assert row["wer_rise"] <= 0.06, name  # two of these words
+        low, high = row["wer_rise_interval"]
+        assert low <= row["wer_rise"] <= high
+        assert ("parity" in row) == name.startswith("onnx")
+    assert rows["int4-weights"]["compression"] > rows["int8-weights"]["compression"] > 3.5
+    assert said["picked"] == "int4-weights" == min(rows, key=lambda name: rows[name]["bytes"])
+
+
+def test_the_picked_one_is_the_model(made: tuple[Path, Store]) -> None:
+    _, store = made
+    picked, model = files(store) / "variants" / "int4-weights", files(store) / "model"
+    assert {p.name: p.read_bytes() for p in model.iterdir()} == {p.name: p.read_bytes() for p in picked.iterdir()}
+    assert json.loads((model / "variant.json").read_text("utf-8"))["variant"] == "int4-weights"
+
+
+def test_speed_is_a_record_with_its_baseline(made: tuple[Path, Store]) -> None:
+    _, store = made
+    said = json.loads((files(store).parent / "records" / "speed.json").read_text("utf-8"))
+    assert "plain transformers" in said["baseline"]["what"] and said["threads"] == 1
+    assert (said["recordings"], said["rounds"], len(said["variants"])) == (2, 1, 9)
+    for figures in (said["baseline"], *said["variants"].values()):
+        assert 0 < figures["p50_ms"] <= figures["p95_ms"]
+    assert "p50" not in (files(store) / "comparison.json").read_text("utf-8")
+
+
+def test_metrics_and_notes(made: tuple[Path, Store]) -> None:
+    _, store = made
+    data = json.loads((files(store).parent / "manifest.json").read_text("utf-8"))
+    report = json.loads((files(store).parent / "report.json").read_text("utf-8"))
+    metrics = data["metrics"]
+    assert metrics["picked"] == "int4-weights" and (metrics["made"], metrics["not_made"]) == (9, 1)
+    assert metrics["wer"] - metrics["unquantised_wer"] == pytest.approx(metrics["wer_rise"])
+    assert any("calibrated on recordings of the validation data" in note for note in report["notes"])
+    assert any("TensorrtExecutionProvider" in note for note in report["notes"])
+    assert [line["applied"] for line in data["ledger"]] == [True] * 9 + [False]
+
+
+@pytest.mark.parametrize("name", ["", "#int8-dynamic", "#variants/int8-static", "#onnx-int8", "#fp16"])
+def test_transcribing_with_a_variant(made: tuple[Path, Store], name: str) -> None:
+    folder, _ = made
+    table = manifest(folder, clips(*CLEAN, "long-90s.opus"), "heard.jsonl")
+    model, window = {"id": f"artifact:small{name}"}, {"length_s": 5.0}
+    (result,), store = apply(folder, transcription("heard", model=model, data={"manifest": table}, window=window))
+    found = ran(result, store)
+    assert found.manifest["metrics"]["wer"] < 0.15
+    why = next(line["why"] for line in found.manifest["ledger"] if line["what"] == "precision")
+    assert ("int8" in why) == ("int8" in name)
+
+
+def test_a_variant_that_is_not_there(made: tuple[Path, Store]) -> None:
+    folder, _ = made
+    broken = transcription("heard", model={"id": "artifact:small#int9"}, data={"audio": [str(QUICKSTART / "clips")]})
+    with pytest.raises(PlanError, match=r"small@v1 has no 'int9'; it has .*int8"):
+        apply(folder, broken)
+
+
+def test_a_variant_is_not_quantised_again(made: tuple[Path, Store]) -> None:
+    folder, _ = made
+    (result,), _ = apply(folder, spec(folder, "again", model="artifact:small#fp16"))
+    assert result.failure == "ModelInvalid" and "a variant already (fp16)" in result.message
+
+
+def test_a_transcription_beside_it_waits_for_its_variant(tmp_path: Path) -> None:
+    heard = transcription(
+        "heard",
+        model={"id": "artifact:small#int8-dynamic"},
+        data={"manifest": manifest(tmp_path, clips("wav-16k.wav"))},
+    )
+    quantised, transcribed = apply(tmp_path, heard, spec(tmp_path, variants=["int8-dynamic"]))[0]
+    assert (quantised.artifact, transcribed.artifact) == ("small@v1", "heard@v1")
+
+
+def test_a_limit_that_none_meets_fails_its_gate_and_says_by_how_much(tmp_path: Path) -> None:
+    limits = {"min_compression": 9.0, "max_wer_rise": 0.5}
+    (result,), store = apply(tmp_path, spec(tmp_path, gates=limits))
+    assert result.action == "quarantined" and result.exit_code == 3
+    assert "min_compression 9 not met: compression is 5.3" in result.message
+    report = json.loads((Path(result.folder or "") / "report.json").read_text("utf-8"))
+    assert any("no variant meets min_compression 9: int4-weights comes nearest" in note for note in report["notes"])
+    assert "3.6" in str(report["notes"])  # short of it
+    assert store.get("small") is None
+
+
+def test_the_pick_keeps_to_the_limits(tmp_path: Path) -> None:
+    smallest = spec(tmp_path, gates={"min_compression": 1.5, "max_wer_rise": 0.5})
+    accurate = {**smallest, "name": "exact", "pick": "most_accurate"}
+    (_, _), store = apply(tmp_path, smallest, accurate)
+    picks = {
+        name: json.loads((files(store, name) / "comparison.json").read_text("utf-8")) for name in ("small", "exact")
+    }
+    assert picks["small"]["picked"] == "int4-weights"
+    by_errors = min(picks["exact"]["variants"], key=lambda row: (row["wer"], row["bytes"]))
+    assert picks["exact"]["picked"] == by_errors["variant"]
+
+
+def test_no_text_is_an_error_before_the_work(tmp_path: Path) -> None:
+    rows = [{"audio": row["audio"]} for row in clips(*CLEAN)]
+    (result,), store = apply(tmp_path, spec(tmp_path, rows=rows))
+    assert result.failure == "DataInvalid" and "has a text to compare with" in result.message
+    assert not list(store.run_folder(result.run or "").glob("checkpoints/variants/*"))
+
+
+def test_recordings_that_fail_are_counted_and_in_no_rate(tmp_path: Path) -> None:
+    (result,), _ = apply(tmp_path, spec(tmp_path, rows=clips(*CLEAN[:2], "corrupt.flac"), variants=["fp16"]))
+    assert (result.metrics["failed"], result.metrics["utterances_scored"]) == (1, 2)
+
+
+def test_a_variant_that_cannot_be_made_does_not_stop_the_others(tmp_path: Path) -> None:
+    (result,), _ = apply(tmp_path, spec(tmp_path, variants=["tensorrt", "fp16"]))
+    assert (result.metrics["made"], result.metrics["not_made"]) == (1, 1)
+    (result,), _ = apply(tmp_path, spec(tmp_path, "none", variants=["tensorrt"]))
+    assert result.failure == "Infeasible" and "none of the variants could be made" in result.message
+
+
+def test_the_plan_says_what_is_not_here(tmp_path: Path) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text(json.dumps(spec(tmp_path, variants=["tensorrt", "fp16"])), "utf-8")
+    (step,) = build(load([str(path)]), open_store(str(tmp_path / "store"))).steps
+    assert any(reason.startswith("tensorrt: not available here") for reason in step.reasons)
+
+
+def test_what_was_made_before_a_kill_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    killed = spec(tmp_path, variants=["fp16", "int8-weights"])
+    made: list[str] = []
+    plain = asr_quantize.Maker.__call__
+
+    def dying(self: Any, item: str) -> Any:
+        made.append(item)
+        if made == ["fp16", "int8-weights"]:
+            raise Stop
+        return plain(self, item)
+
+    monkeypatch.setattr(asr_quantize.Maker, "__call__", dying)
+    (result,), _ = apply(tmp_path, killed)
+    assert result.action in {"failed", "cancelled"}
+    (result,), _ = apply(tmp_path, killed)
+    assert result.artifact == "small@v1" and made == ["fp16", "int8-weights", "int8-weights"]
+
+
+def test_calibration_data_of_its_own(tmp_path: Path) -> None:
+    table = manifest(tmp_path, [{"audio": row["audio"]} for row in clips("wav-48k.wav", "flac-22k.flac")], "cal.jsonl")
+    own = spec(tmp_path, variants=["int8-static"])
+    own["data"]["calibration"] = table
+    (result,), store = apply(tmp_path, own)
+    assert result.artifact, result.message
+    variant = json.loads((files(store) / "variants" / "int8-static" / "variant.json").read_text("utf-8"))
+    assert variant["settings"]["inputs"] == 2
+    report = json.loads((files(store).parent / "report.json").read_text("utf-8"))
+    assert not any("calibrated on recordings" in note for note in report["notes"])
