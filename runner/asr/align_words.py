@@ -47,35 +47,48 @@ def quiet_row(*, vocab: int, blank: int, delimiter: int | None, never: float) ->
     return row
 
 
-def aligned(
-    rows: Rows, text: str | None, *, speller: Speller, blank: int, say: Say | None, clock: Clock, chars: bool
-) -> Fields:
-    """The fields `text`, `score`, `confidence` and `words` of one recording; `words` is empty for a text without any.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Located:
+    """The words of a text and their symbols on the best path: those of word i are ``path``'s ``spans[i]``."""
 
-    A score is the mean log-probability of the symbols over the frames
-    that the best path gives them, a confidence the same as a probability; both are None where all is wildcards.
-    Raises RecordingError where there is nothing to align, JobError (NaN) when the model's output is no number.
-    """
+    words: tuple[Spelled, ...]
+    spans: tuple[slice, ...]
+    path: Path
+
+
+def located(rows: Rows, text: str | None, *, speller: Speller, blank: int, say: Say | None) -> Located:
+    """Where each word of ``text`` is said. Raises RecordingError where it cannot be aligned, JobError (NaN)."""
     found = [speller.spell(word, spoken) for word, spoken in matched(_given(text), say)]
-    words = [word for word in found if word is not None]
-    if not words:
-        return dict(NOTHING)
+    words = tuple(word for word in found if word is not None)
+    symbols, spans = _symbols(words, speller)
     if not np.isfinite(rows.max(axis=1)).all():
         raise JobError("the model's output holds NaN or no probability at all; try precision: fp32", failure="NaN")
-    symbols, starts = _symbols(words, speller)
     needed = frames_needed(symbols)
     if needed > len(rows):
         message = f"its text has {len(symbols)} symbols, which need {needed} frames, but there are {len(rows)}"
         raise RecordingError("unaligned", "text_too_long", message)
     path = best_path(_with_wildcard(rows, symbols, speller.wildcard), symbols, blank=blank)
-    scored = _Scored(rows, path, wildcard=speller.wildcard)
-    spans = [slice(start, start + len(word.symbols)) for word, start in zip(words, starts, strict=True)]
+    return Located(words=words, spans=spans, path=path)
+
+
+def aligned(
+    rows: Rows, text: str | None, *, speller: Speller, blank: int, say: Say | None, clock: Clock, chars: bool
+) -> Fields:
+    """The fields `text`, `score`, `confidence` and `words` of one recording; `words` is empty for a text without any.
+
+    A score is the mean log-probability of the symbols over the frames that the best path gives them, a confidence the
+    same as a probability; both are None where all is wildcards. Raises as ``located`` does.
+    """
+    found = located(rows, text, speller=speller, blank=blank, say=say)
+    if not found.words:
+        return dict(NOTHING)
+    scored = _Scored(rows, found.path, wildcard=speller.wildcard)
     return {
-        "text": " ".join(word.word for word in words),
-        **scored.over(np.concatenate([np.arange(span.start, span.stop) for span in spans])),
+        "text": " ".join(word.word for word in found.words),
+        **scored.over(np.concatenate([np.arange(span.start, span.stop) for span in found.spans])),
         "words": [
-            _word(word, span, path=path, scored=scored, clock=clock, chars=chars)
-            for word, span in zip(words, spans, strict=True)
+            _word(word, span, path=found.path, scored=scored, clock=clock, chars=chars)
+            for word, span in zip(found.words, found.spans, strict=True)
         ],
     }
 
@@ -94,16 +107,16 @@ def _given(text: str | None) -> str:
     return text
 
 
-def _symbols(words: Sequence[Spelled], speller: Speller) -> tuple[NDArray[np.intp], list[int]]:
-    """All symbols in a row, with the delimiter between words; where each word begins."""
+def _symbols(words: Sequence[Spelled], speller: Speller) -> tuple[NDArray[np.intp], tuple[slice, ...]]:
+    """All symbols in a row, with the delimiter between words; where each word's are."""
     row: list[int] = []
-    starts = []
+    spans = []
     for word in words:
         if row and speller.apart and speller.delimiter is not None:
             row.append(speller.delimiter)
-        starts.append(len(row))
+        spans.append(slice(len(row), len(row) + len(word.symbols)))
         row += word.symbols
-    return np.array(row, np.intp), starts
+    return np.array(row, np.intp), tuple(spans)
 
 
 def _with_wildcard(rows: Rows, symbols: NDArray[np.intp], wildcard: int) -> Rows:

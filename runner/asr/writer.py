@@ -91,7 +91,7 @@ def write(
                 scored = scorer.add(recording.clip.text or "", record["text"], key=f"{recording.key} [{item}]")
                 if judge is not None:
                     judge.add(record["words"], recording.clip.text or "")
-            _count(summary, record, timing)
+            count(summary, record, timing)
             _add_row(summary, record, recording, path=shown(recording), wrong=scored.words.errors if scored else None)
             for format_ in formats:
                 path = out / f"{names[item]}.{SUFFIXES.get(format_, format_)}"
@@ -104,16 +104,17 @@ def _scorable(recording: Recording, record: Fields) -> bool:
     return recording.clip.text is not None and not recording.named and record["error"] is None
 
 
-def _count(summary: Summary, record: Fields, timing: Fields) -> None:
+def count(summary: Summary, record: Fields, timing: Fields) -> None:
+    """Add one recording's result and timing to ``summary``."""
     summary.statuses[record["status"]] += 1
     if record["error"]:
         summary.classes[record["error"]["class"]] += 1
     else:
         summary.audio_s += record["duration_s"]
-    if record["confidence"] is not None:
+    if record.get("confidence") is not None:
         summary.confidence_sum += record["confidence"]
         summary.confidences[min(9, int(record["confidence"] * 10))] += 1
-    summary.words += len(record["text"].split())
+    summary.words += len(record.get("text", "").split())
     summary.stages.update(timing["timing_ms"])
 
 
