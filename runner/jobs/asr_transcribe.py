@@ -16,6 +16,7 @@ from runner.asr.pieces import Setup
 from runner.asr.recordings import Clip
 from runner.asr.route import Routed
 from runner.asr.score import Scorer, Scores
+from runner.asr.spool import Spool
 from runner.asr.streaming.live import Live
 from runner.asr.streaming.settings import settings
 from runner.asr.sweep import Shape, Sweep
@@ -60,10 +61,7 @@ def run(spec: AsrTranscribe, ctx: Context) -> Result:
     heard = live.prepare(ctx, clips) if live else _prepare(spec, ctx, setup, clips, model)
     spool = heard.spool(ctx)
     try:
-        if live:
-            live.hear(ctx, heard, spool)
-        else:
-            sweep.hear(ctx, heard, spool, Collector(spool, heard.layout, heard.found, setup))
+        _hear(ctx, heard, spool, live)
         referred = any(clip.text is not None for clip in clips)
         scorer, judge = (Scorer(), Judge()) if referred else (None, None)
         summary = writer.write(
@@ -261,6 +259,13 @@ def _live(spec: AsrTranscribe, setup: Setup, model: Resolved) -> Live | None:
     how = settings(**given, rate=source.rate, stride=source.stride, receptive=source.receptive)
     shape = _shape(spec, setup)
     return Live(settings=how, setup=setup, shape=shape, model_type=model.model_type, compare=asked.compare)
+
+
+def _hear(ctx: Context, heard: Sweep, spool: Spool, live: Live | None) -> None:
+    if live:
+        live.hear(ctx, heard, spool)
+    else:
+        sweep.hear(ctx, heard, spool, Collector(spool, heard.layout, heard.found, heard.setup))
 
 
 def _metrics(summary: Summary, plan: batches.Plan, held: Held) -> Fields:

@@ -19,7 +19,7 @@ from runner.context import Table
 Fields = dict[str, Any]
 LATENCIES = {
     "commit_latency": "from a word's end to its commit",
-    "final_latency": "from an utterance's last word to its end",
+    "final_latency": "from an utterance's last word until its end is found",
 }
 
 
@@ -38,10 +38,14 @@ class Figures:
     compute_s: float = 0.0  # model and decoding, of all recordings one after another
     committed: Scorer | None = None  # the committed words against the texts
 
+    @property
+    def windows(self) -> int:
+        """Computed, final readings included; silence is not."""
+        return self.window_ms.total() + self.final_ms.total()
+
     def metrics(self) -> Fields:
         """What is the same on any machine: seconds are of sound."""
-        windows = self.window_ms.total() + self.final_ms.total()
-        found: Fields = {"windows": windows, "utterances": self.utterances}
+        found: Fields = {"windows": self.windows, "utterances": self.utterances}
         for name in LATENCIES:
             found |= {f"{name}_{key}_s": value for key, value in percentiles(getattr(self, name)).items()}
         found["partial_words"], found["partial_words_changed"] = self.partial_words, self.partial_words_changed

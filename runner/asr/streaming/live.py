@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from runner.asr import sweep
+from runner.asr.batches import Plan
 from runner.asr.pieces import Setup
 from runner.asr.recordings import Clip
 from runner.asr.sizing import CPU_S
@@ -56,7 +58,7 @@ class Live:
         return replace(
             result,
             metrics={**result.metrics, **found.metrics(), **extra},
-            ledger=_ledger(result.ledger),
+            ledger=_ledger(ctx, heard, windows=found.windows),
             tables=(*result.tables, figures.table(found, self.settings, extra)),
         )
 
@@ -64,6 +66,9 @@ class Live:
         return offline.compare(ctx, self.setup, clips, spool, shape=self.shape, model_type=self.model_type).metrics()
 
 
-def _ledger(lines: Sequence[LedgerLine]) -> tuple[LedgerLine, ...]:
+def _ledger(ctx: Context, heard: Sweep, *, windows: int) -> tuple[LedgerLine, ...]:
+    """The job's plan counted recordings; what was computed were windows, one after another."""
+    each = Plan(order=np.arange(windows), bounds=np.arange(windows + 1), useful=0, padded=0)
+    lines = replace(heard, plan=each).ledger(ctx)
     why = "a stream's windows come one at a time"
     return tuple(replace(line, applied=False, why=why) if line.what == "batching" else line for line in lines)
