@@ -336,7 +336,9 @@ class AsrFinetune(Job):
     """Conditions that the artifact must meet to be published."""
 
     @model_validator(mode="after")
-    def _one_start(self) -> AsrFinetune:
+    def _agrees(self) -> AsrFinetune:
+        if self.compute.workers > 1 or self.compute.gpus > 1:
+            raise PydanticCustomError("one_process", "training takes one process: at most 1 of compute.workers, gpus")
         if (self.model is None) == (self.architecture.type == "none"):
             raise PydanticCustomError("one_start", "give exactly one of model and architecture.type")
         if self.model is None and self.vocabulary.source == "keep":

@@ -241,6 +241,10 @@ class AsrTranscribe(Job):
             raise PydanticCustomError(
                 "needs", "data.validation is for decode.tune and confidence.calibrate: set one of them, or remove it"
             )
+        if self.streaming is not None and not self.streaming.refine and self.decode.beam_size > 1:
+            raise PydanticCustomError(
+                "needs", "streaming without refine decodes greedily: remove decode.beam_size, or set streaming.refine"
+            )
         if self.data.text is not None and self.decode.beam_size == 1:
             raise PydanticCustomError(
                 "needs", "data.text makes a language model, which needs a beam: set decode.beam_size"

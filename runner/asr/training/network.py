@@ -182,7 +182,7 @@ def heard(model: Any, inputs: dict[str, torch.Tensor]) -> Any:
 def clamp_masks(model: Any, *, frames: int) -> None:
     """Before each forward, shorten time masks to the batch: a clip shorter than one mask stops transformers.
 
-    ``frames`` is the length asked for; the model's config carries it again after training (``settled``).
+    ``frames`` is the length asked for; the model's config carries it again when it is saved (``session.save``).
     """
 
     def clamp(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -193,12 +193,9 @@ def clamp_masks(model: Any, *, frames: int) -> None:
     model.register_forward_pre_hook(clamp, with_kwargs=True)
 
 
-def freeze_feature_encoder(model: Any) -> bool:
-    """Keep the convolutions as they are; False where the family has none (mel front ends)."""
-    if not hasattr(model, "freeze_feature_encoder") or not hasattr(model.base_model, "feature_extractor"):
-        return False
-    model.freeze_feature_encoder()
-    return True
+def has_convolutions(model: Any) -> bool:
+    """Whether samples become frames by learned convolutions; a mel front end has none to freeze."""
+    return hasattr(model.base_model, "feature_extractor")
 
 
 def add_lora(model: Any, wanted: Lora) -> LoraModel:

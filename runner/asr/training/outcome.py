@@ -9,6 +9,7 @@ from runner.asr.precision import Precision
 from runner.asr.training.corpus import Corpus
 from runner.asr.training.evaluation import Judged
 from runner.asr.training.loop import Run
+from runner.asr.training.network import has_convolutions
 from runner.asr.training.progress import BLANKS
 from runner.asr.training.recipe import Lora
 from runner.asr.training.session import Learner
@@ -56,8 +57,9 @@ def ledger(
     why = "features last in memory: no transposes around LayerNorm" if last else "only for LayerNorm, and on CPUs"
     lines.append(LedgerLine(what="layout", where="feature encoder", applied=last, why=why))
     if freeze:
-        why = "its convolutions are left as they are: no gradients are computed for them"
-        lines.append(LedgerLine(what="freezing", where="feature encoder", applied=True, why=why))
+        found = has_convolutions(learner.model)
+        why = "its convolutions are left as they are: no gradients for them" if found else "a mel front end has none"
+        lines.append(LedgerLine(what="freezing", where="feature encoder", applied=found, why=why))
     if lora is not None:
         why = f"rank {lora.r} beside the encoder's linear layers; merged into the weights at the end"
         lines.append(LedgerLine(what="lora", where="encoder", wanted="required", applied=True, why=why))

@@ -117,8 +117,9 @@ def train(
     tell: Tell,
 ) -> Run:
     """Train the learner's model in place; it ends with the weights that were measured best, LoRA merged into them."""
-    if freeze:
-        network.freeze_feature_encoder(learner.model)
+    if freeze and network.has_convolutions(learner.model):
+        learner.model.freeze_feature_encoder()
+    torch.manual_seed(recipe.seed)  # whatever was done with the model before
     tuner = network.add_lora(learner.model, lora) if lora is not None else None
     schedule = Schedule(data.lengths, rate=data.rate, recipe=recipe)
     steps = schedule.steps

@@ -90,6 +90,18 @@ def test_recomputed_activations_change_no_bit(tmp_path: Path, data: tuple[Corpus
     assert same(weights(plain.model), weights(saved.model))
 
 
+def test_recomputed_activations_reach_what_stands_beside_a_frozen_encoder(
+    tmp_path: Path, data: tuple[Corpus, Corpus]
+) -> None:
+    plain, saved = small.begin(), small.begin()
+    beside = {"lora": Lora(r=2, alpha=4, dropout=0.0), "freeze": True, "steps": 2}
+    small.fit(tmp_path / "a", plain, *data, **beside)
+    small.fit(tmp_path / "b", saved, *data, checkpointing=True, **beside)
+    begun = small.begin()
+    assert not same(weights(begun.model), weights(plain.model))
+    assert same(weights(plain.model), weights(saved.model))
+
+
 def test_bf16_trains_near_fp32_and_is_measured_in_fp32(tmp_path: Path, data: tuple[Corpus, Corpus]) -> None:
     exact, rough = small.begin(dropout=0.0), small.begin(dropout=0.0)
     one = small.fit(tmp_path / "a", exact, *data, steps=4)

@@ -169,6 +169,23 @@ def test_a_kept_vocabulary_keeps_its_files(tmp_path: Path) -> None:
         assert (tmp_path / "model" / name).read_bytes() == (base / name).read_bytes()
 
 
+def test_a_language_of_many_becomes_a_model_by_itself(tmp_path: Path) -> None:
+    """MMS: adapter and head of one language are trained on, and its vocabulary is written flat."""
+    base = tiny.ctc(tmp_path / "base", "mms")
+    model = AutoModelForCTC.from_pretrained(base)
+    spanish = {key: torch.randn_like(value) for key, value in model._get_adapters().items()}
+    save_file(spanish, base / "adapter.spa.safetensors", metadata={"format": "pt"})
+    symbols = {symbol: place for place, symbol in enumerate([*tiny.SYMBOLS[:-1], "ñ"])}
+    tiny.write_json(base / "vocab.json", {"por": {s: i for i, s in enumerate(tiny.SYMBOLS)}, "spa": symbols})
+    learner = small.begin(source(base, adapter="spa"))
+    assert learner.spelling.ids("ñ") == [len(tiny.SYMBOLS) - 1]
+    session.save(learner, tmp_path / "model", masks=Masks())
+    saved = AutoModelForCTC.from_pretrained(tmp_path / "model")
+    assert torch.equal(saved.lm_head.weight, spanish["lm_head.weight"])
+    read = alphabet.load(tmp_path / "model", vocab_size=len(symbols), blank=0)
+    assert read == learner.spelling.alphabet
+
+
 @pytest.mark.parametrize("name", ["wav2vec2-group", "wavlm", "wav2vec2-bert"])
 def test_every_family_of_characters_learns(tmp_path: Path, name: str) -> None:
     base = tiny.ctc(tmp_path / "base", name)
