@@ -28,6 +28,7 @@ def tables(summary: Summary, *, scored: Scores | None) -> tuple[Table, ...]:
         rows=[tuple(row[i] for i in used) for row in rows],
         note=note,
         audio=COLUMNS[0],
+        clips=summary.clips,
     )
     return (shown, *(_errors(scored) if scored else ()))
 

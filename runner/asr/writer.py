@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -33,6 +34,7 @@ class Summary:
     stages: Counter[str] = field(default_factory=Counter)  # milliseconds
     failed_rows: list[tuple[Any, ...]] = field(default_factory=list)
     other_rows: list[tuple[Any, ...]] = field(default_factory=list)
+    clips: dict[str, str] = field(default_factory=dict)  # name in a row -> where it lies, if that is another place
 
     @property
     def files(self) -> int:
@@ -57,9 +59,9 @@ def write(
     formats: Sequence[Format],
     rate: int,
     scorer: Scorer | None,
-    shown: Callable[[Recording], str],
+    folder: Path,
 ) -> Summary:
-    """Write transcripts.jsonl, timing.jsonl and the files of ``formats``. ``shown`` is the path for players."""
+    """Write transcripts.jsonl, timing.jsonl and the files of ``formats``. Names are relative to ``folder``."""
     summary = Summary()
     names = file_names(recordings) if formats else []
     with ExitStack() as stack:
@@ -73,7 +75,7 @@ def write(
             if scorer is not None and _scorable(recording, record):
                 scored = scorer.add(recording.clip.text or "", record["text"], key=f"{recording.key} [{item}]")
             _count(summary, record, timing)
-            _add_row(summary, record, recording, path=shown(recording), wrong=scored.words.errors if scored else None)
+            _add_row(summary, record, recording, folder=folder, wrong=scored.words.errors if scored else None)
             for format_ in formats:
                 _write_beside(out / f"{names[item]}.{format_}", format_, record, recording, rate=rate)
     return summary
@@ -97,15 +99,18 @@ def _count(summary: Summary, record: Fields, timing: Fields) -> None:
     summary.stages.update(timing["timing_ms"])
 
 
-def _add_row(summary: Summary, record: Fields, recording: Recording, *, path: str, wrong: int | None) -> None:
+def _add_row(summary: Summary, record: Fields, recording: Recording, *, folder: Path, wrong: int | None) -> None:
     failed = record["error"] is not None
     rows = summary.failed_rows if failed else summary.other_rows
     if len(rows) == TABLE_ROWS:
         return
     text = f"{record['error']['class']}: {record['error']['message']}" if failed else record["text"]
     name = recording.key.removeprefix(record["path"]).strip()
-    row = (path, name, record["status"], text, record["confidence"], record["duration_s"])
+    row = (record["path"], name, record["status"], text, record["confidence"], record["duration_s"])
     rows.append((*row, recording.clip.text, wrong))
+    lies = os.path.relpath(recording.clip.path, folder)
+    if lies != os.path.relpath(folder / record["path"], folder):
+        summary.clips[record["path"]] = lies
 
 
 def _write_beside(path: Path, format_: Format, record: Fields, recording: Recording, *, rate: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -63,7 +62,7 @@ def run(spec: AsrTranscribe, ctx: Context) -> Result:
             formats=spec.outputs,
             rate=setup.source.rate,
             scorer=scorer,
-            shown=lambda recording: os.path.relpath(recording.clip.path, ctx.folder),
+            folder=ctx.folder,
         )
     finally:
         spool.close()

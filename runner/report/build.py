@@ -158,7 +158,8 @@ def _players(table: Fields, clips: Clips) -> list[str | None]:
     if table["audio"] is None:
         return [None] * len(table["rows"])
     at = table["columns"].index(table["audio"])
-    return [clips.uri(row[at]) for row in table["rows"]]
+    lies = table["clips"]
+    return [clips.uri(lies.get(row[at], row[at])) for row in table["rows"]]
 
 
 def _numeric(table: Fields) -> list[bool]:
