@@ -13,7 +13,7 @@ from huggingface_hub import HfApi, errors, get_token, hf_hub_download, hf_hub_ur
 from huggingface_hub.utils import build_hf_headers, disable_progress_bars, get_session, hf_raise_for_status
 
 from runner.registry import safetensors_header
-from runner.registry.hub import COMMIT, cache, endpoint, home_of
+from runner.registry.hub_place import COMMIT, cache, endpoint, home_of
 from runner.registry.safetensors_header import Header
 from runner.registry.source import read_json
 from runner.schema.errors import FailureClass, JobError, PlanError

@@ -11,6 +11,7 @@ from runner.registry import hub
 from runner.registry import weights as weights_of
 from runner.registry.facts import facts
 from runner.registry.family import Family, Resolved
+from runner.registry.hub_place import COMMIT
 from runner.registry.recognise import guess, recognise
 from runner.registry.source import Folder, Source
 from runner.schema.errors import PlanError
@@ -128,7 +129,7 @@ def _check_remote_code(configs: dict[str, Fields], *, source: Source, revision: 
             f"model {source.name!r} brings its own code ({using[0]}: auto_map); read it, then set "
             "model.trust_remote_code: true and pin model.revision to a commit"
         )
-    if source.commit is not None and not hub.COMMIT.fullmatch(revision):
+    if source.commit is not None and not COMMIT.fullmatch(revision):
         raise PlanError(
             f"model {source.name!r} runs its own code, so model.revision must be a full commit, got {revision!r}; "
             f"today it is {source.commit}"
