@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from runner.report import terminal
-from runner.report.text import moment, size, value
+from runner.report.text import moment, value
 from runner.schema.errors import StoreError, UsageError
+from runner.schema.words import size
 from runner.store.diff import differences
 from runner.store.export import copy_out
 from runner.store.gc import Collected, collect

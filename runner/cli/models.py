@@ -12,10 +12,11 @@ from runner.plan.estimate import estimate
 from runner.registry.family import Family, Resolved
 from runner.registry.recognise import families
 from runner.registry.resolve import resolve
-from runner.report.text import size, value
+from runner.report.text import value
 from runner.schema import reference
 from runner.schema.errors import UsageError
 from runner.schema.kinds import kinds_for
+from runner.schema.words import size
 from runner.store.local import open_store
 
 SHOWN = ("vocab_size", "hidden", "layers", "sample_rate", "stride_ms", "receptive_samples", "mask", "normalise")

@@ -20,7 +20,8 @@ from markupsafe import Markup
 from runner.context import Plot, Result, Table
 from runner.report import plot as plots
 from runner.report.audio import Clips
-from runner.report.text import duration, moment, size, value
+from runner.report.text import duration, moment, value
+from runner.schema.words import size
 
 Fields = dict[str, Any]
 SCHEMA_VERSION = 1
