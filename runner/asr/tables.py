@@ -113,9 +113,8 @@ def _batching(plan: Plan, size: Sizing) -> str:
 def _packing(about: Fields) -> LedgerLine:
     why = {
         "packed": "windows one behind another in one row: no padding is computed, nor a mask",
-        "one by one": "this family's windows go through the model one by one on CPUs: no padding is computed",
+        "one by one": "this family's windows go through the model one by one on CPUs: none is padded to the length of another",
         "padded": "on GPUs batches are padded, and their output cut to each window's true length",
-        "whole": "whisper computes 30 s whatever a window's length",
     }[about["layout"]]
     return LedgerLine(what="packing", where="batches", applied=about["layout"] == "packed", why=why)
 
