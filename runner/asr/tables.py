@@ -113,7 +113,7 @@ def _batching(plan: Plan, size: Sizing) -> str:
 def _packing(about: Fields) -> LedgerLine:
     why = {
         "packed": "windows one behind another in one row: no padding is computed, nor a mask",
-        "one by one": "this family's windows go through the model one by one on CPUs: none is padded to the length of another",
+        "one by one": "this family's windows go through the model alone on CPUs: none is padded to another's length",
         "padded": "on GPUs batches are padded, and their output cut to each window's true length",
     }[about["layout"]]
     return LedgerLine(what="packing", where="batches", applied=about["layout"] == "packed", why=why)
