@@ -47,7 +47,7 @@ class Acoustic:
         self._features = (
             features.waveform(normalise=source.normalise)
             if source.waveform
-            else features.extractor(source.folder, rate=source.rate)
+            else features.extractor(source.folder, rate=source.rate, trust_remote_code=source.trust_remote_code)
         )
         if dtype != torch.float32:
             mixed.hold(self.model, device)

@@ -115,10 +115,12 @@ def _actions(model: Resolved) -> list[str]:
     """What a job would do with it, in order."""
     total = size(sum(count for _, count in model.files))
     loaded = "weights-only pickle loading" if model.weights == "pickle" else "safetensors"
+    code = [path for path, _ in model.files if path.endswith(".py")]
     mask = "with" if model.facts["mask"] else "without"
     return [
         *([f"download {len(model.files)} files, {total}, at commit {model.commit}"] if model.path is None else []),
         f"load {value(model.facts['parameters'])} parameters through {loaded}",
+        *([f"run the model's own code: {', '.join(code)}"] if code else []),
         f"normalise: {model.family.normalise}",
         f"batch {mask} an attention mask, outputs trimmed to their true length",
     ]

@@ -11,9 +11,10 @@ from pathlib import Path
 from types import ModuleType
 
 from runner.registry.family import Resolved
-from runner.registry.hub_place import COMMIT, home_of, offline
+from runner.registry.hub_place import home_of, offline
 from runner.registry.source import Folder, Source, read_json
 from runner.schema.errors import JobError, PlanError
+from runner.schema.model import COMMIT
 
 
 def _quiet(text: str) -> None:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
-
-COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def endpoint() -> str:

@@ -11,13 +11,12 @@ from runner.registry import hub
 from runner.registry import weights as weights_of
 from runner.registry.facts import facts
 from runner.registry.family import Family, Resolved
-from runner.registry.hub_place import COMMIT
 from runner.registry.recognise import guess, recognise
 from runner.registry.source import Folder, Source
 from runner.schema.errors import PlanError
+from runner.schema.model import COMMIT, is_folder
 
 Fields = dict[str, Any]
-LOCAL = ("./", "../", "/", "~")
 _PART = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"
 HUB_ID = re.compile(rf"(?:{_PART}/)?{_PART}")
 # what a processor or tokenizer may read; each only where it is there
@@ -36,6 +35,7 @@ SIDE_FILES = (
     "generation_config.json",
 )
 VOCABULARIES = {"vocab.json", "tokenizer.json"}
+NESTED = ("feature_extractor", "tokenizer")  # configs inside a processor's
 CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json", "tokenizer_config.json")
 
 
@@ -87,7 +87,7 @@ def resolve(
 
 def open_source(id: str, *, revision: str, folder: Path) -> Source:  # noqa: A002
     """The folder or hub repository behind ``id``; ``hf:owner/name@commit``, as plans pin it, is one too."""
-    if id.startswith(LOCAL) or id in {".", ".."}:
+    if is_folder(id):
         path = Path(id).expanduser()
         return Folder(id, path if path.is_absolute() else folder / path)
     repo, _, pinned = id.removeprefix("hf:").partition("@") if id.startswith("hf:") else (id, "", "")
@@ -121,18 +121,42 @@ def _processor(configs: dict[str, Fields]) -> Fields:
 
 
 def _check_remote_code(configs: dict[str, Fields], *, source: Source, revision: str, trusted: bool) -> None:
-    using = [path for path, config in configs.items() if config.get("auto_map")]
+    using = {path: named for path, config in configs.items() if (named := _own_code(config))}
     if not using:
         return
     if not trusted:
+        pin = "" if source.commit is None else " and pin model.revision to a commit"
         raise PlanError(
-            f"model {source.name!r} brings its own code ({using[0]}: auto_map); read it, then set "
-            "model.trust_remote_code: true and pin model.revision to a commit"
+            f"model {source.name!r} brings its own code ({next(iter(using))}: auto_map); read it, then set "
+            f"model.trust_remote_code: true{pin}"
         )
     if source.commit is not None and not COMMIT.fullmatch(revision):
         raise PlanError(
             f"model {source.name!r} runs its own code, so model.revision must be a full commit, got {revision!r}; "
             f"today it is {source.commit}"
+        )
+    for path, names in using.items():
+        for name in names:
+            _check_repository(name, path=path, source=source)
+
+
+def _own_code(config: Any) -> list[str]:
+    """The classes (`module.Class`) that ``auto_map`` names, also of a feature extractor inside a processor's config."""
+    if not isinstance(config, dict):
+        return []
+    named = config.get("auto_map") or {}
+    found = list(named.values()) if isinstance(named, dict) else [named]
+    classes = [one for entry in found for one in (entry if isinstance(entry, list | tuple) else [entry])]
+    return [str(one) for one in classes if one] + [name for key in NESTED for name in _own_code(config.get(key))]
+
+
+def _check_repository(name: str, *, path: str, source: Source) -> None:
+    """Code of another repository is pinned by nothing, and no digest would tell that it changed."""
+    repo, _, inside = name.rpartition("--")
+    if repo:
+        raise PlanError(
+            f"model {source.name!r} takes its code from {repo!r} ({path}: auto_map), which nothing pins; use a copy of "
+            f"the model with '{inside.partition('.')[0]}.py' in its folder, and {inside!r} in auto_map"
         )
 
 

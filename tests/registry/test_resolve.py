@@ -193,6 +193,22 @@ def test_own_code_needs_trust(tmp_path: Path) -> None:
     assert resolve("./model", folder=tmp_path, trust_remote_code=True).family.name == "wav2vec2"
 
 
+def test_own_code_of_a_feature_extractor_inside_a_processor_needs_trust_too(tmp_path: Path) -> None:
+    folder = model(tmp_path)
+    inside = {"feature_extractor": {"auto_map": {"AutoFeatureExtractor": "x.Y"}}}
+    (folder / "processor_config.json").write_text(json.dumps(inside))
+    assert "(processor_config.json: auto_map); read it, then set model.trust_remote_code: true" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("named", ["other/model--x.Y", ["other/model--x.Y", None]])
+def test_code_of_another_repository_is_pinned_by_nothing(tmp_path: Path, named: Any) -> None:
+    folder = model(tmp_path)
+    (folder / "tokenizer_config.json").write_text(json.dumps({"auto_map": {"AutoTokenizer": named}}))
+    message = refusal(tmp_path, trust_remote_code=True)
+    assert "takes its code from 'other/model' (tokenizer_config.json: auto_map), which nothing pins" in message
+    assert "with 'x.py' in its folder, and 'x.Y' in auto_map" in message
+
+
 def test_no_vocabulary(tmp_path: Path) -> None:
     model(tmp_path, drop=("vocab.json",))
     assert "has no vocabulary (tokenizer.json or vocab.json)" in refusal(tmp_path)
