@@ -111,7 +111,7 @@ def test_the_code_of_a_feature_extractor_is_run_with_trust_only(
     settings = model / "preprocessor_config.json"
     _patch(settings, feature_extractor_type="Own", auto_map={"AutoFeatureExtractor": "own.OwnExtractor"})
     (model / "own.py").write_text(EXTRACTOR.format(marker=str(tmp_path / "marker")))
-    with pytest.raises(JobError, match="no usable feature extractor: .*custom code"):
+    with pytest.raises(JobError, match=r"no usable feature extractor: .*custom code"):
         features.extractor(str(model), rate=16_000)
     assert not (tmp_path / "marker").exists()
     made = features.extractor(str(model), rate=16_000, trust_remote_code=True)(tiny.sound(1.0))
