@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,19 @@ def test_no_batch_changes_a_byte(folder: Path, tmp_path: Path, decode: dict[str,
     ]
     assert made[0].transcripts == made[1].transcripts
     assert any(row["words"] for row in made[0].rows)
+
+
+@pytest.mark.parametrize("beam_size", [1, 3])
+@pytest.mark.parametrize("language", [None, "pt"])
+def test_windows_computed_together_say_what_each_says_alone(folder: Path, beam_size: int, language: str | None) -> None:
+    """The way of GPUs, on this CPU by another name: texts of different lengths, padded."""
+    ours = engine(folder, beam_size=beam_size, language=language)
+    alone = ours.compute(SOUNDS)
+    ours._setup = replace(ours._setup, device="cpu:0")
+    for one, other in zip(ours.compute(SOUNDS), alone, strict=True):
+        assert (one.texts, one.language) == (other.texts, other.language)
+        np.testing.assert_array_equal([one.first, one.last], [other.first, other.last])
+        np.testing.assert_allclose(one.sure, other.sure, atol=1e-4)
 
 
 @pytest.mark.parametrize("beam_size", [1, 3])
