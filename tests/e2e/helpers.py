@@ -56,6 +56,19 @@ def manifest(store: Path, name: str) -> dict[str, Any]:
     return data
 
 
+def in_session(leader: int) -> list[int]:
+    """Processes of the session that ``leader`` began, dead ones left out. Ray's agents wipe the mark, not this."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = entry.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # it ended while we looked
+        if fields[3] == str(leader) and fields[0] != "Z":
+            found.append(int(entry.parent.name))
+    return found
+
+
 def alive(mark: str) -> list[int]:
     """Processes whose environment carries ``mark``: what a run started, whatever session it moved to."""
     wanted = f"RUNNER_TEST_MARK={mark}".encode()
