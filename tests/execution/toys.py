@@ -188,3 +188,10 @@ def write_when_told(spec: Any, ctx: Context) -> Result:
         assert time.monotonic() < deadline, "nobody told"
         time.sleep(0.05)
     return write(spec, ctx)
+
+
+def slow_write(spec: Any, ctx: Context) -> Result:
+    """Takes two seconds."""
+    ctx.progress(0, 1, "naps")
+    time.sleep(2)
+    return write(spec, ctx)
