@@ -11,7 +11,6 @@ from runner.schema.errors import JobError
 
 UNSPACED = frozenset({"zh", "ja", "th", "lo", "my", "yue"})  # written without spaces: each symbol is a word
 ENGLISH_ONLY = 51864  # tokens of the .en models; the others have more
-LETTER_BYTES = 4  # at most, in UTF-8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,6 +84,6 @@ class Tokens:
         first = 0
         for last in range(1, len(text) + 1):
             letters = self._tokenizer.decode(text[first:last], clean_up_tokenization_spaces=False)
-            if "\N{REPLACEMENT CHARACTER}" not in letters or last - first == LETTER_BYTES or last == len(text):
+            if not letters.endswith("\N{REPLACEMENT CHARACTER}") or last == len(text):
                 yield Spelled(text=letters, first=first, last=last)
                 first = last
