@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
+LEFTOVER = re.compile(r"\.tmp|staging|\.part")
 RUNNER = [sys.executable, "-m", "runner.cli.main"]
 
 
@@ -54,6 +56,17 @@ def manifest(store: Path, name: str) -> dict[str, Any]:
     version = (store / name / "latest").read_text().strip()
     data: dict[str, Any] = json.loads((store / name / version / "manifest.json").read_text())
     return data
+
+
+def finished(spec: Path, store: Path, *words: str) -> str:
+    """Apply the quickstart to its end; the artifact's digest. The store is whole, and holds nothing but artifacts."""
+    cwd = store.parent
+    runner("apply", str(spec), "--store", str(store), *words, cwd=cwd)
+    runner("artifacts", "verify", "--all", "--store", str(store), cwd=cwd)
+    runner("artifacts", "gc", "--delete", "--grace", "0s", "--store", str(store), cwd=cwd)
+    left = [path for path in store.rglob("*") if LEFTOVER.search(path.name)]
+    assert not left, left
+    return str(manifest(store, "quickstart-asr")["digest"])
 
 
 def in_session(leader: int) -> list[int]:
