@@ -207,7 +207,8 @@ def _sizing(spec: AsrTranscribe, ctx: Context, setup: Setup) -> Sizing:
     path = ctx.checkpoints / f"sizing-{ctx.device}.json"
     if path.exists():
         return Sizing(**_read(path))
-    [(_, memory)] = ctx.pool.imap(partial(Probe, setup), [spec.window.length_s])
+    window_s = WHISPER_S if setup.task == "seq2seq" else spec.window.length_s
+    [(_, memory)] = ctx.pool.imap(partial(Probe, setup), [window_s])
     size = sizing.on_gpu(memory)
     _keep(path, vars(size))
     return size

@@ -59,6 +59,7 @@ def resolve(
         raise PlanError(f"model {id!r} has no config.json{hint}; give the folder that save_pretrained wrote")
     configs = {path: source.json(path) for path in CONFIGS if path in source.files}
     config = configs["config.json"]
+    _check_hidden(config, source=source)
     _check_remote_code(configs, source=source, revision=revision, trusted=trust_remote_code)
     family = recognise(config, name=id)
     if not source.files.keys() & VOCABULARIES:
@@ -120,6 +121,20 @@ def _processor(configs: dict[str, Fields]) -> Fields:
     return nested if isinstance(nested, dict) else configs.get("preprocessor_config.json", {})
 
 
+def _check_hidden(config: Fields, *, source: Source) -> None:
+    """What transformers would load unasked beside what is listed here, so that no digest would cover it."""
+    if config.get("configuration_files"):
+        raise PlanError(
+            f"model {source.name!r} has another config for each version of transformers (config.json: "
+            "configuration_files); load it once and save it with save_pretrained"
+        )
+    if "adapter_config.json" in source.files:
+        raise PlanError(
+            f"model {source.name!r} has a PEFT adapter beside its weights (adapter_config.json); merge it into "
+            "them, or move it elsewhere"
+        )
+
+
 def _check_remote_code(configs: dict[str, Fields], *, source: Source, revision: str, trusted: bool) -> None:
     using = {path: named for path, config in configs.items() if (named := _own_code(config))}
     if not using:
@@ -137,7 +152,7 @@ def _check_remote_code(configs: dict[str, Fields], *, source: Source, revision: 
         )
     for path, names in using.items():
         for name in names:
-            _check_repository(name, path=path, source=source)
+            _check_place(name, path=path, source=source)
 
 
 def _own_code(config: Any) -> list[str]:
@@ -150,13 +165,19 @@ def _own_code(config: Any) -> list[str]:
     return [str(one) for one in classes if one] + [name for key in NESTED for name in _own_code(config.get(key))]
 
 
-def _check_repository(name: str, *, path: str, source: Source) -> None:
-    """Code of another repository is pinned by nothing, and no digest would tell that it changed."""
+def _check_place(name: str, *, path: str, source: Source) -> None:
+    """Code of another repository is pinned by nothing; code that is no input could change and no digest would tell."""
     repo, _, inside = name.rpartition("--")
+    module = f"{inside.rpartition('.')[0]}.py"
     if repo:
         raise PlanError(
             f"model {source.name!r} takes its code from {repo!r} ({path}: auto_map), which nothing pins; use a copy of "
-            f"the model with '{inside.partition('.')[0]}.py' in its folder, and {inside!r} in auto_map"
+            f"the model with {module!r} in its folder, and {inside!r} in auto_map"
+        )
+    if module not in source.files:
+        raise PlanError(
+            f"model {source.name!r} takes its code from {module!r} ({path}: auto_map), which does not lie beside its "
+            "config.json; put it there"
         )
 
 

@@ -107,8 +107,8 @@ class AsrTranscribe(Job):
     precision: Annotated[Literal["auto", "fp32", "bf16", "fp16"], RESULT] = "auto"
     """Number format of the model: `auto` is bf16 where the device computes in it natively, otherwise fp32.
 
-    Of CTC models only the large products are computed in bf16 or fp16, and a window whose text hangs on the rounding is
-    computed again in fp32.
+    Of CTC models only the large products are computed in bf16 or fp16, and a window whose greedy text hangs on the
+    rounding is computed again in fp32, by a second copy of the weights.
     """
 
     batch: Annotated[Batch, BLOCK] = Batch()
