@@ -204,6 +204,48 @@ def test_what_was_cut_off_is_missed(share: float, made: Made, tmp_path: Path) ->
     assert trouble(tmp_path / "cut.webm").name == "truncated"
 
 
+@pytest.mark.parametrize("name", ["a.m4a", "a.webm", "a.wma"])
+def test_damage_is_no_silence(name: str, made: Made, tmp_path: Path) -> None:
+    """ffmpeg exits with 0, and the sound is as long as it should be; a sixth of it is missing."""
+    data = made(name, *FORMATS[name][0]).read_bytes()
+    begin, end = len(data) // 3, len(data) // 2
+    for how, hole in (("zeros", bytes(end - begin)), ("random", np.random.default_rng(0).bytes(end - begin))):
+        path = tmp_path / f"{how}-{name}"
+        path.write_bytes(data[:begin] + hole + data[end:])
+        assert trouble(path).name == "corrupt", how
+        with pytest.raises(RecordingError, match="damaged: a part of its sound"):  # a stretch that ends before the file
+            read(path, last=6 * RATE)
+
+
+def test_a_capture_that_begins_between_two_whole_pictures_has_all_its_sound(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", voices(1), 44_100)
+    video = ("-c:v", "mpeg2video", "-g", "100", "-c:a", "aac")
+    run(*BLUE, "-i", tmp_path / "a.wav", *video, tmp_path / "a.ts")
+    data = (tmp_path / "a.ts").read_bytes()
+    (tmp_path / "late.ts").write_bytes(data[len(data) // 188 // 3 * 188 :])
+    shown = subprocess.run(["ffprobe", "-v", "error", tmp_path / "late.ts"], capture_output=True, check=True).stderr
+    assert b"[mpeg2video @" in shown
+    assert len(read(tmp_path / "late.ts")) / RATE == pytest.approx(LENGTH_S * 2 / 3, abs=0.5)
+
+
+@pytest.mark.parametrize("name", ["a.m4a", "a.wma"])
+def test_what_takes_too_long_says_so(name: str, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """a.m4a states its length; that of a.wma is counted by reading it once."""
+    path = made(name, *FORMATS[name][0])
+    header = read_header(str(path))
+    monkeypatch.setattr(ffmpeg, "READ_LIMIT_S", 0.001)
+    with pytest.raises(RecordingError) as caught:
+        audio.read(str(path), header=header, first=0, last=RATE, rate=RATE, channel=None)
+    assert (caught.value.name, caught.value.message) == (
+        "timeout",
+        "ffmpeg took more than 0.001 s to read a part of it; convert it to flac, or cut it into shorter recordings",
+    )
+    if name == "a.wma":
+        assert trouble(path).name == "timeout"
+    monkeypatch.setattr(ffmpeg, "PROBE_LIMIT_S", 0.001)
+    assert trouble(path).message.startswith("ffprobe took more than 0.001 s to look at it; convert it to flac")
+
+
 def test_a_film_that_lost_its_index_says_why_and_nothing_of_this_machine(made: Made, tmp_path: Path) -> None:
     data = made("film.mp4", *FORMATS["film.mp4"][0]).read_bytes()
     (tmp_path / "cut.mp4").write_bytes(data[: len(data) // 2])
