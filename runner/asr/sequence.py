@@ -32,7 +32,7 @@ def kept(said: Sequence[Said], window: Window, *, first: int, setup: Setup) -> l
         return list(said)
     source = setup.source
     start, middle = ((first + sample) / source.rate for sample in (window.first, window.keep_from * source.stride))
-    return [Said(text="", start=start, end=2 * middle - start, confidence=0.0, timed=True), *said]
+    return [Said(text="", start=start, end=2 * middle - start, confidence=0.0, language=None), *said]
 
 
 def decoded_of(said: Sequence[Said], *, setup: Setup) -> Decoded:
@@ -52,12 +52,19 @@ def decoded_of(said: Sequence[Said], *, setup: Setup) -> Decoded:
     text = " ".join("".join(s.text for s in spoken).split())
     weights = [max(s.end - s.start, 0.02) for s in spoken]
     sure = sum(s.confidence * w for s, w in zip(spoken, weights, strict=True)) / sum(weights)
-    wanted = setup.timestamps != "none" and all(s.timed for s in spoken)
+    languages: dict[str | None, float] = {}
+    for one, weight in zip(spoken, weights, strict=True):
+        languages[one.language] = languages.get(one.language, 0) + weight
     timed = tuple(
         Word(word=s.text.strip(), start=round(s.start, 3), end=round(s.end, 3), confidence=round(s.confidence, 4))
         for s in spoken
     )
-    return Decoded(text=text, confidence=round(sure, 4), words=timed if wanted else ())
+    return Decoded(
+        text=text,
+        confidence=round(sure, 4),
+        words=timed if setup.timestamps != "none" else (),
+        language=max(languages, key=lambda name: languages[name]),
+    )
 
 
 def _windows(said: Sequence[Said]) -> Iterator[tuple[Said | None, list[Said]]]:

@@ -36,6 +36,7 @@ from runner.asr.whisper_text import Tokens
 from runner.schema.errors import JobError
 
 Samples = NDArray[np.float32]
+JITTER_S = 0.3  # attention may put a word about this far off, into a pause beside it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,17 +130,26 @@ class Whisper:
         return heard
 
     def finish(self, outcome: Outcome, piece: Piece, result: Heard, loud: NDArray[np.bool_]) -> Outcome:
-        """The words on the file's clock, cut to where something can be heard; without those "said" in silence."""
+        """The words on the file's clock, cut or moved to what can be heard; without those "said" in silence."""
         if not np.isfinite(result.sure).all():
             raise JobError("the model's output holds NaN; try precision: fp32", failure="NaN")
         source = self._setup.source
         start, end = piece.first / source.rate, outcome.samples / source.rate
+        reach = round(JITTER_S * source.rate / source.stride)
         said = []
         for text, first, last, sure in zip(result.texts, result.first, result.last, result.sure, strict=True):
-            audible = first + np.flatnonzero(loud[first : max(first + 1, last)])
-            if len(audible):
-                low, high = (min(f * source.stride / source.rate, end) for f in (audible[0], audible[-1] + 1))
-                said.append(Said(text=text, start=start + low, end=start + high, confidence=float(sure), timed=True))
+            frames = whisper_times.audible(loud, first=first, last=last, reach=reach)
+            if frames:
+                low, high = (min(frame * source.stride / source.rate, end) for frame in frames)
+                said.append(
+                    Said(
+                        text=text,
+                        start=start + low,
+                        end=start + high,
+                        confidence=float(sure),
+                        language=result.language,
+                    )
+                )
         return replace(outcome, said=tuple(said))
 
     def unheard(self, outcome: Outcome, piece: Piece) -> Outcome:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from runner.schema.errors import JobError
@@ -68,16 +68,23 @@ class Tokens:
         return list(row[:end])
 
     def words(self, text: Sequence[int], *, language: str | None) -> list[Spelled]:
-        """Words with the space before and the punctuation behind them."""
+        """Words with the space before and the punctuation behind them.
+
+        A space is put before the first too, where the language has spaces: a text may begin without one, and would be
+        glued to what the window before it said.
+        """
         spaces = language not in UNSPACED
         words: list[Spelled] = []
         for symbol in self._symbols(text):
-            opens = symbol.text.startswith(" ") if spaces else any(c.isalnum() for c in symbol.text)
+            opens = symbol.text[:1].isspace() if spaces else any(c.isalnum() for c in symbol.text)
             if opens or not words:
                 words.append(symbol)
             else:
                 words[-1] = Spelled(text=words[-1].text + symbol.text, first=words[-1].first, last=symbol.last)
-        return [word for word in words if word.text.strip()]
+        words = [word for word in words if word.text.strip()]
+        if spaces and words and not words[0].text[0].isspace():
+            words[0] = replace(words[0], text=f" {words[0].text}")
+        return words
 
     def _symbols(self, text: Sequence[int]) -> Iterator[Spelled]:
         """The shortest runs of tokens that are whole letters: a token may hold only some of a letter's bytes."""

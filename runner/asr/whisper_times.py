@@ -83,6 +83,24 @@ def begins(weights: torch.Tensor, *, skip: int, median: int) -> NDArray[np.intp]
     return frames[np.flatnonzero(np.diff(rows, prepend=-1))]
 
 
+def audible(loud: NDArray[np.bool_], *, first: int, last: int, reach: int) -> tuple[int, int] | None:
+    """Where a word put at frames ``first`` to ``last`` can be heard, half-open: what is ``loud`` of its own frames.
+
+    Where nothing is, the loud frames on the side where the nearest lies, at most ``reach`` off; None without any.
+    """
+    frames = np.flatnonzero(loud)
+    gaps = np.maximum(0, np.maximum(first - frames, frames - max(first, last - 1)))
+    nearest = gaps.min(initial=reach + 1)
+    if nearest > reach:
+        return None
+    if nearest:
+        before = bool(frames[gaps.argmin()] < first)
+        frames = frames[(gaps <= reach) & ((frames < first) == before)]
+    else:
+        frames = frames[gaps == 0]
+    return int(frames[0]), int(frames[-1]) + 1
+
+
 def _median(values: torch.Tensor, *, width: int) -> torch.Tensor:
     """Running median over the last dimension, its edges mirrored. Left as it is when shorter than the filter."""
     reach = width // 2

@@ -17,8 +17,9 @@ from transformers import AutoTokenizer, WhisperFeatureExtractor, WhisperForCondi
 from transformers.models.whisper.generation_whisper import _dynamic_time_warping
 
 from runner.asr import confidence, sequence, whisper_times, windows
-from runner.asr.pieces import Said, Setup, Source
-from runner.asr.whisper import Whisper
+from runner.asr.header import Header
+from runner.asr.pieces import Outcome, Piece, Said, Setup, Source
+from runner.asr.whisper import Heard, Whisper
 from runner.registry.resolve import resolve
 from runner.schema.errors import JobError
 from tests.asr import tiny, tiny_whisper
@@ -83,8 +84,8 @@ def test_the_registry_knows_it(folder: Path) -> None:
 
 
 def test_words_have_times_inside_the_recording(folder: Path, tmp_path: Path) -> None:
-    rows = manifest(tmp_path, clips(*NAMES))
-    made = transcribe(tmp_path, model={"id": str(folder)}, data={"manifest": rows}, outputs=["srt"])
+    data = {"manifest": manifest(tmp_path, clips(*NAMES))}
+    made = transcribe(tmp_path, model={"id": str(folder)}, data=data, decode={"language": "pt"}, outputs=["srt"])
     assert made.result.exit_code == 0, made.result.message
     by_name = {Path(row["path"]).name: row for row in made.rows}
     assert by_name["corrupt.flac"]["status"] == "decode_error"
@@ -96,8 +97,7 @@ def test_words_have_times_inside_the_recording(folder: Path, tmp_path: Path) -> 
     assert times[0] >= 0
     assert 60 < times[-1] <= by_name["long-90s.opus"]["duration_s"]  # the last window of the recording has its say
     assert all(0 <= w["confidence"] <= 1 for w in words)
-    text = by_name["long-90s.opus"]["text"].replace(" ", "")  # a random model begins windows without a space
-    assert "".join(w["word"] for w in words) == text
+    assert " ".join(w["word"] for w in words) == by_name["long-90s.opus"]["text"]
 
 
 @pytest.mark.parametrize("decode", [{}, {"beam_size": 2, "language": "pt"}], ids=["greedy", "beams"])
@@ -130,7 +130,8 @@ def test_texts_are_those_of_generate(folder: Path, beam_size: int) -> None:
     read = AutoTokenizer.from_pretrained(folder)
     for sound, heard in zip(SOUNDS, engine(folder, beam_size=beam_size).compute(SOUNDS), strict=True):
         _, _, made = reference(folder, sound, language="pt", num_beams=beam_size)
-        assert "".join(heard.texts) == read.decode(made["sequences"][0], skip_special_tokens=True)
+        text = read.decode(made["sequences"][0], skip_special_tokens=True)
+        assert "".join(heard.texts) == f" {text.removeprefix(' ')}"
 
 
 def test_confidence_is_the_certainty_of_what_each_token_was_chosen_from(folder: Path) -> None:
@@ -162,6 +163,14 @@ def test_a_language_that_it_detects_is_used(tmp_path: Path, hears: str) -> None:
     assert [one.texts for one in detected] == [one.texts for one in told]
     letters = [sum(c in tiny_whisper.LETTERS for c in text) for one in detected for text in one.texts]
     assert (max(letters) == 1) == (hears == "ja")  # written without spaces: each letter is a word
+
+
+def test_each_recording_says_which_language_was_detected(tmp_path: Path) -> None:
+    folder = tiny_whisper.save(tmp_path / "hears", hears="ja")
+    rows = manifest(tmp_path, clips("wav-22k.wav", "long-90s.opus", "near-silence.flac"))
+    made = transcribe(tmp_path, model={"id": str(folder)}, data={"manifest": rows})
+    languages = {Path(row["path"]).name: row.get("language") for row in made.rows}
+    assert languages == {"wav-22k.wav": "ja", "long-90s.opus": "ja", "near-silence.flac": None}
 
 
 def test_languages_reach_the_model(folder: Path, tmp_path: Path) -> None:
@@ -285,7 +294,7 @@ def test_times_follow_the_attention() -> None:
 
 
 def said(words: Sequence[tuple[str, float, float]], *, confidence: float = 0.9) -> list[Said]:
-    return [Said(text=f" {word}", start=a, end=b, confidence=confidence, timed=True) for word, a, b in words]
+    return [Said(text=f" {word}", start=a, end=b, confidence=confidence, language=None) for word, a, b in words]
 
 
 @pytest.mark.parametrize("length_s", [6.0, 20.0])
@@ -323,6 +332,40 @@ def test_windows_that_share_no_word_are_joined_by_their_times() -> None:
     right = said([("y", at - 0.8, at - 0.6), ("c", at - 0.15, at + 0.2), ("d", at + 0.2, at + 1)])
     joined = [*left, *sequence.kept(right, second, first=0, setup=setup)]
     assert sequence.decoded_of(joined, setup=setup).text == "a b d"  # b and c are one sound, heard differently
+
+
+def test_only_words_of_spaced_languages_get_a_space(folder: Path) -> None:
+    tokens, read = engine(folder)._tokens, AutoTokenizer.from_pretrained(folder)
+    for language, text, words in (
+        ("pt", "ab c", [" ab", " c"]),
+        ("pt", " ab c", [" ab", " c"]),
+        (None, "ab\nc", [" ab", "\nc"]),
+        ("ja", "ab c", ["a", "b ", "c"]),
+        ("pt", " ", []),
+    ):
+        ids = read(text, add_special_tokens=False)["input_ids"]
+        assert [word.text for word in tokens.words(ids, language=language)] == words
+
+
+def test_a_word_in_a_pause_moves_to_the_sound_beside_it() -> None:
+    loud = ~np.isin(np.arange(500), range(200, 280))
+    spans = [(100, 150), (180, 250), (205, 230), (215, 230), (250, 270), (264, 264), (265, 265)]
+    found = [whisper_times.audible(loud, first=first, last=last, reach=15) for first, last in spans]
+    assert found == [(100, 150), (180, 200), (190, 200), None, (280, 285), None, (280, 281)]
+    assert whisper_times.audible(loud & False, first=100, last=150, reach=15) is None
+
+
+def test_only_a_word_far_from_all_sound_is_dropped(folder: Path) -> None:
+    first, last = np.array([100, 205, 235, 300]), np.array([150, 235, 245, 340])
+    texts = (" um", " dois", " nada", " três")
+    heard = Heard(language="pt", texts=texts, first=first, last=last, sure=np.full(4, 0.9))
+    header = Header(frames=176000, rate=16000, channels=1, reader="soundfile", slack_s=0.1)
+    place: dict[str, Any] = {"first": 16000, "last": 176000, "keep_from": 0, "keep_to": None}
+    piece = Piece(item=0, window=0, alone=True, path="", header=header, channel=None, **place)
+    loud = ~np.isin(np.arange(500), range(200, 280))
+    outcome = engine(folder).finish(Outcome(item=0, window=0, samples=160000), piece, heard, loud)
+    times = [(one.text, round(one.start, 6), round(one.end, 6)) for one in outcome.said or ()]
+    assert times == [(" um", 3.0, 4.0), (" dois", 4.8, 5.0), (" três", 7.0, 7.8)]
 
 
 def test_nothing_is_said_where_nothing_can_be_heard(folder: Path, tmp_path: Path) -> None:
