@@ -114,11 +114,11 @@ def blocks(path: str, *, start_s: int, rate: int, channels: int) -> Generator[ND
             status = process.wait()  # not for ever: the timer runs
             if late.is_set():
                 raise unreadable("timeout", f"ffmpeg took more than {READ_LIMIT_S} s to read a part of it; {SHORTER}")
-            _check_said(said)
+            _check_said(said, path)
             if status != 0:
                 raise unreadable("corrupt", "ffmpeg could not decode it to its end")
         except GeneratorExit:  # the stretch ends before the file does; another may begin behind the damage
-            _check_said(said)
+            _check_said(said, path)
             raise
         finally:
             timer.cancel()
@@ -131,11 +131,14 @@ def _stop(process: subprocess.Popen[bytes], late: Event) -> None:
         process.kill()
 
 
-def _check_said(said: IO[bytes]) -> None:
+def _check_said(said: IO[bytes], path: str) -> None:
     """It exits with 0 over damage, and fills holes with silence: up to a third of a recording, unnoticed.
 
-    Of a whole file it says nothing, from any second on.
+    Of a whole file it says nothing, from any second on; but of a chained ogg, whose pages header.py has checked by
+    their checksums, that the heads of all but the first recording are no sound.
     """
+    if _head(path).startswith(b"OggS"):
+        return
     lines = [line for line in os.pread(said.fileno(), SAID_BYTES, 0).splitlines() if not NOT_OF_SOUND.match(line)]
     if any(map(CUT.search, lines)):
         raise unreadable("truncated", "ends in the middle of a packet; encode it again to keep what is there")
@@ -149,12 +152,16 @@ _QUIET = ("-v", "error", "-protocol_whitelist", "file,pipe")
 
 def _indexed(path: str) -> bool:
     """Whether it is mp4 or matroska, which state the length of each stream and can be entered anywhere."""
+    head = _head(path)
+    return head[4:] == b"ftyp" or head.startswith(b"\x1a\x45\xdf\xa3")
+
+
+def _head(path: str) -> bytes:
     try:
         with open(path, "rb") as file:  # noqa: PTH123 (a path that need not be UTF-8)
-            head = file.read(8)
+            return file.read(8)
     except OSError:
-        return False  # ffmpeg says what is wrong with it
-    return head[4:] == b"ftyp" or head.startswith(b"\x1a\x45\xdf\xa3")
+        return b""  # ffmpeg says what is wrong with it
 
 
 def _check_alone(format_name: str) -> None:

@@ -84,7 +84,7 @@ class AsrTranscribe(Job):
     """Transcribe recordings with a CTC model or whisper."""
 
     tasks = ("ctc", "seq2seq")
-    code_version = 1
+    code_version = 2
 
     kind: Annotated[Literal["asr-transcribe"], RESULT]
     """What this spec is."""
