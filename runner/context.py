@@ -25,13 +25,15 @@ class LedgerLine:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Rows for the report. ``audio`` names a column whose values are paths of short clips to play."""
+    """Rows for the report. ``audio`` names a column whose values are names of short clips to play: their paths, or what
+    ``clips`` has a path for. Paths are relative to ``Context.folder``."""
 
     title: str
     columns: tuple[str, ...]
     rows: list[tuple[Any, ...]]
     note: str = ""  # e.g. "the first 2,000 of 100,000; all are in transcripts.jsonl"
     audio: str | None = None
+    clips: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

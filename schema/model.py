@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from runner.schema.block import Block
 from runner.schema.marks import MODEL, NEUTRAL, RESULT
-from runner.schema.reference import checked
+from runner.schema.reference import checked, is_reference
+
+LOCAL = ("./", "../", "/", "~")  # an id that begins like this, or is one of these, is a folder
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def is_folder(id: str) -> bool:  # noqa: A002 (the spec's own word)
+    """Whether ``id`` means a folder of this machine."""
+    return id.startswith(LOCAL) or id in {".", ".."}
 
 
 class Model(Block):
@@ -40,3 +50,15 @@ class Model(Block):
     @classmethod
     def _from_id(cls, value: Any) -> Any:
         return {"id": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _trusts_only_what_is_pinned(self) -> Model:
+        on_hub = not is_folder(self.id) and not is_reference(self.id) and not self.id.startswith("hf:")
+        if self.trust_remote_code and on_hub and not COMMIT.fullmatch(self.revision):
+            raise PydanticCustomError(
+                "unpinned",
+                "trust_remote_code runs the hub's code, so revision must be a full commit (40 hexadecimal digits), "
+                "got {revision}",
+                {"revision": repr(self.revision)},
+            )
+        return self

@@ -9,8 +9,8 @@ from pydantic_core import PydanticCustomError
 
 PREFIX = "artifact:"
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")  # as in `schema/job.py`
-_VERSION = re.compile(r"v[1-9][0-9]{0,8}")
+NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")  # as in `schema/job.py`
+VERSION = re.compile(r"v[1-9][0-9]{0,8}")
 _REFERENCE = re.compile(r"artifact:([^@#]*)(?:@([^@#]*))?(?:#(.*))?", re.DOTALL)
 
 
@@ -38,11 +38,11 @@ def parse(text: str) -> Reference:
     if found is None:
         raise ValueError("a reference is `artifact:NAME[@VERSION][#path]`")
     name, version, path = found.groups()
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise ValueError(
             "the name in `artifact:NAME[@VERSION][#path]` is made of lower-case letters, digits and hyphens"
         )
-    if version is not None and not _VERSION.fullmatch(version):
+    if version is not None and not VERSION.fullmatch(version):
         raise ValueError("the version in `artifact:NAME@VERSION` is `v1`, `v2` and so on; left out: the latest")
     if path is not None:
         _check_path(path)

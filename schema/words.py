@@ -1,4 +1,4 @@
-"""How problems speak: paths, values that may be shown, lists of what is allowed, and what was probably meant."""
+"""How messages speak: paths, values that may be shown, lists of what is allowed, what was probably meant, sizes."""
 
 from __future__ import annotations
 
@@ -82,3 +82,14 @@ def did_you_mean(word: object, names: Iterable[str]) -> str:
     """`did you mean 'x'?`, or nothing when no name is near."""
     near = nearest(word, names)
     return f"did you mean {near!r}?" if near else ""
+
+
+def size(count: float | None) -> str:
+    """Bytes as ``512 B``, ``2.7 MB`` or ``1.26 GB`` (powers of 1000)."""
+    if count is None:
+        return "–"
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 999.5:  # what rounds to 1000 is 1 of the next unit
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.3g} TB"

@@ -120,7 +120,7 @@ def features_of(source: Source) -> Features:
     """From samples to what the model of ``source`` takes."""
     if source.waveform:
         return features.waveform(normalise=source.normalise)
-    return features.extractor(source.folder, rate=source.rate)
+    return features.extractor(source.folder, rate=source.rate, trust_remote_code=source.trust_remote_code)
 
 
 def load_whole(source: Source) -> Any:

@@ -162,6 +162,7 @@ def record(recording: Recording, result: Decoded | RecordingError, *, seconds: f
         **recording.fields(),
         "status": trouble.status if trouble else "ok" if decoded.text else "empty",
         "text": decoded.text,
+        **({"language": decoded.language} if decoded.language else {}),
         "confidence": None if decoded.confidence is None else round(decoded.confidence, 3),
         "words": [_word(word) for word in decoded.words],
         "duration_s": None if duration is None else round(duration, 3),

@@ -40,9 +40,9 @@ class Ctc:
         if self._acoustic.dtype == torch.float32:
             return found
         doubts = [at for at, rows in enumerate(found) if doubtful(rows, blank=self.blank)]
-        self.again += len(doubts)
         for at, rows in zip(doubts, self._exactly([windows[at] for at in doubts]), strict=True):
             found[at] = rows
+        self.again += len(doubts)
         return found
 
     def _exactly(self, windows: Sequence[Samples]) -> list[Rows]:

@@ -26,6 +26,7 @@ class Decoded:
     text: str
     confidence: float | None  # mean over words weighted by their frames; None without words
     words: tuple[Word, ...] = ()
+    language: str | None = None  # of most of it, from models that tell
 
 
 def decode(

@@ -46,7 +46,8 @@ def _sum(frames: Frames, heard: NDArray[np.bool_], of: Callable[[Vectors], Vecto
 
 
 def _mean(frames: Frames, heard: NDArray[np.bool_]) -> Vectors:
-    return _sum(frames, heard, lambda block: block) / heard.sum()
+    mean: Vectors = _sum(frames, heard, lambda block: block) / heard.sum()
+    return mean
 
 
 def _std(frames: Frames, heard: NDArray[np.bool_]) -> Vectors:

@@ -59,7 +59,7 @@ class Shards:
 
     def add(self, vectors: Numbers, keys: Iterator[Fields]) -> list[Fields]:
         """Write ``vectors``; in which files, from which row on, and how many rows."""
-        places = []
+        places: list[Fields] = []
         while len(vectors):
             at = self._row % self._each
             if not at:

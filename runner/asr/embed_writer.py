@@ -60,7 +60,8 @@ def write(
         most_bytes=most_bytes,
         key_types=keys,
     )
-    summary, rows = Summary(), []
+    summary = Summary()
+    rows: list[tuple[Any, ...]] = []
     with ExitStack() as stack:
         index = stack.enter_context((out / "index.jsonl").open("w", encoding="utf-8", newline="\n"))
         timings = stack.enter_context((records / "timing.jsonl").open("w", encoding="utf-8", newline="\n"))

@@ -33,7 +33,7 @@ def waveform(*, normalise: bool) -> Features:
     return features
 
 
-def extractor(folder: str, *, rate: int) -> Features:
+def extractor(folder: str, *, rate: int, trust_remote_code: bool = False) -> Features:
     """The model folder's feature extractor as a function from samples to [frames, bins], padding cut off.
 
     Raises JobError (ModelInvalid) when the folder has none that can be used.
@@ -42,7 +42,9 @@ def extractor(folder: str, *, rate: int) -> Features:
     if settings.get("feature_extractor_type") == "ParakeetFeatureExtractor":
         return _parakeet(settings, rate=rate)
     try:
-        extract: Any = AutoFeatureExtractor.from_pretrained(folder, local_files_only=True)
+        extract: Any = AutoFeatureExtractor.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=trust_remote_code
+        )
     except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise JobError(f"{folder} has no usable feature extractor: {reason}", failure="ModelInvalid") from None

@@ -21,8 +21,10 @@ MAX_CHANNELS = 1024  # libsndfile's own limit
 VERIFIED_ABOVE_S = 60.0  # a longer claim is checked by reading the last frame: a broken header can claim years
 UNKNOWN_FRAMES = 1 << 62  # of a flac that was written to a pipe, libsndfile says (1 << 63) - 1
 SLACK_S = 0.1
+FFMPEG_SLACK_S = 1.0  # of a stream that states its length: the last packet may be shorter than it says
 MP3_MORE_S = 0.25  # its frames hold the encoder's run-up and padding too: some 0.1 s
 UNKNOWN_FORMAT = 1  # libsndfile's SF_ERR_UNRECOGNISED_FORMAT
+SOUNDFILES = frozenset({"wav", "flac", "ogg"})  # ffmpeg finds pieces of them where a head is broken, and joins those
 CHUNK = 4096  # files in flight: bounds memory for manifests of any length
 
 
@@ -62,13 +64,18 @@ def read_header(path: str) -> Header:
     try:
         return _from_soundfile(path)
     except soundfile.LibsndfileError as error:
-        reason = _unknown_or_damaged(error)
+        if error.code != UNKNOWN_FORMAT:  # ffmpeg would leave the damage out, and move all times behind it
+            raise damaged(error) from None
+        reason = unreadable(
+            "unsupported_format",
+            "not wav, flac, ogg, opus or mp3; install ffmpeg for m4a, webm, video and the like, or convert it",
+        )
     except RecordingError as trouble:
         if trouble.name not in {"unknown_length", "chained"}:  # sound, but beyond libsndfile
             raise
         reason = trouble
     if ffmpeg.installed():
-        return _from_ffmpeg(path)
+        return _from_ffmpeg(path, reason)
     raise reason
 
 
@@ -172,20 +179,13 @@ def damaged(error: soundfile.LibsndfileError) -> RecordingError:
     return unreadable("corrupt", f"damaged: {reason}")
 
 
-def _unknown_or_damaged(error: soundfile.LibsndfileError) -> RecordingError:
-    if error.code != UNKNOWN_FORMAT:
-        return damaged(error)
-    return unreadable(
-        "unsupported_format",
-        "not wav, flac, ogg, opus or mp3; install ffmpeg for m4a, webm, video and the like, or convert it",
-    )
-
-
-def _from_ffmpeg(path: str) -> Header:
-    """Formats that libsndfile does not know."""
+def _from_ffmpeg(path: str, reason: RecordingError) -> Header:
+    """What libsndfile does not read, for ``reason``."""
     shape = ffmpeg.probe(path)
+    if reason.name == "unsupported_format" and shape.format in SOUNDFILES:
+        raise unreadable("corrupt", f"damaged: its head is not that of a {shape.format} file; encode it again")
     frames = shape.frames + shape.rate // 4  # containers round durations; what is not there is not read
-    slack_s = _estimate_slack_s(frames / max(1, shape.rate))
+    slack_s = FFMPEG_SLACK_S if shape.exact else _estimate_slack_s(frames / max(1, shape.rate))
     header = Header(frames=frames, rate=shape.rate, channels=shape.channels, reader="ffmpeg", slack_s=slack_s)
     _check_shape(header)
     return header

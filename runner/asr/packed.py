@@ -79,7 +79,8 @@ class Packed:
 def pack(model: Any, dtype: torch.dtype) -> Packed | None:
     """Change ``model``, or leave it as it is (None) where its parts are not known or nothing is gained."""
     base = model.base_model
-    known = hasattr(base, "feature_extractor") and hasattr(base.feature_extractor, "conv_layers")
+    ours = type(model).__module__.startswith("transformers.")  # code that came with a model may look across windows
+    known = ours and hasattr(base, "feature_extractor") and hasattr(base.feature_extractor, "conv_layers")
     shortened = getattr(model.config, "add_adapter", False)  # convolutions over frames after the encoder
     cpu = model.device.type == "cpu" and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     return Packed(model, onednn=cpu, dtype=dtype) if known and not shortened and (cpu or packable(model)) else None

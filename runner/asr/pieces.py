@@ -78,7 +78,7 @@ class Said:
     start: float
     end: float
     confidence: float
-    timed: bool  # whether the times are measured, or only good enough to tell which window it belongs to
+    language: str | None  # that it is in; None where the model knows only one
 
 
 @dataclass(kw_only=True, slots=True)

@@ -20,22 +20,26 @@ class Memory:
     free_bytes: int
     second_bytes: float  # of one padded second
 
-    def __post_init__(self) -> None:
-        assert self.second_bytes > 0, f"{MANY} windows took no more memory than {FEW}: {self}"
-
 
 class Probe:
-    """A pool's worker: built with the job's setup, called with the seconds of a window."""
+    """A pool's worker: built with the job's setup, called with the seconds that one window computes."""
 
     def __init__(self, setup: Setup) -> None:
         self._rate = setup.source.rate
         self._engine = Transcriber(setup).engine
 
-    def __call__(self, item: float) -> Memory:
+    def __call__(self, item: float) -> Memory | None:
+        """What was measured; None where ``MANY`` windows do not fit, or take no more than ``FEW``."""
         window_s = item
         noise = np.random.default_rng(0).normal(scale=0.1, size=round(window_s * self._rate)).astype(np.float32)
-        few, many = (self._peak([noise] * count) for count in (FEW, MANY))
-        torch.cuda.empty_cache()
+        try:
+            few, many = (self._peak([noise] * count) for count in (FEW, MANY))
+        except torch.OutOfMemoryError:
+            return None
+        finally:
+            torch.cuda.empty_cache()
+        if many <= few:
+            return None
         return Memory(free_bytes=torch.cuda.mem_get_info()[0], second_bytes=(many - few) / ((MANY - FEW) * window_s))
 
     def _peak(self, windows: list[np.ndarray]) -> int:

@@ -34,8 +34,10 @@ def on_cpu() -> Sizing:
     return Sizing(seconds=CPU_S, why="on CPUs nothing is padded: more gains little and takes memory")
 
 
-def on_gpu(memory: Memory) -> Sizing:
-    """What fits, by the memory that a probe measured."""
+def on_gpu(memory: Memory | None) -> Sizing:
+    """What fits, by the memory that a probe measured; the least where it measured nothing."""
+    if memory is None:
+        return Sizing(seconds=GPU_LEAST_S, why="the probe's windows did not fit: the least, halved where need be")
     fits = GPU_SHARE * memory.free_bytes / memory.second_bytes
     each = f"{memory.second_bytes / 1e6:.1f} MB a second measured"
     return Sizing(

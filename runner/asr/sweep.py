@@ -142,7 +142,7 @@ def _sizing(ctx: Context, setup: Setup, shape: Shape) -> Sizing:
     path = ctx.checkpoints / f"sizing-{ctx.device}.json"
     if path.exists():
         return Sizing(**_read(path))
-    [(_, memory)] = ctx.pool.imap(partial(Probe, setup), [shape.window_s])
+    [(_, memory)] = ctx.pool.imap(partial(Probe, setup), [max(shape.window_s, shape.least_s)])
     size = sizing.on_gpu(memory)
     _keep(path, vars(size))
     return size

@@ -29,6 +29,7 @@ def tables(summary: Summary, *, scored: Scores | None, name: str = "transcripts.
         rows=[tuple(row[i] for i in used) for row in rows],
         note=note,
         audio=COLUMNS[0],
+        clips=summary.clips,
     )
     return (shown, *(_errors(scored) if scored else ()))
 
@@ -113,9 +114,8 @@ def _batching(plan: Plan, size: Sizing) -> str:
 def _packing(about: Fields) -> LedgerLine:
     why = {
         "packed": "windows one behind another in one row: no padding is computed, nor a mask",
-        "one by one": "this family's windows go through the model one by one on CPUs: no padding is computed",
+        "one by one": "this family's windows go through the model alone on CPUs: none is padded to another's length",
         "padded": "on GPUs batches are padded, and their output cut to each window's true length",
-        "whole": "whisper computes 30 s whatever a window's length",
     }[about["layout"]]
     return LedgerLine(what="packing", where="batches", applied=about["layout"] == "packed", why=why)
 

@@ -1,38 +1,68 @@
-"""Whisper in the worker: windows of at most 30 s through `generate`, words with times and probabilities."""
+"""Whisper in the worker: text by generation, then times and confidence of its words by reading it once more.
+
+A window is encoded once. Its text is written by greedy or beam search, nothing carried over from another window, then
+put through the decoder again, all of it at once: that gives the distribution from which each token was chosen, and
+where the decoder looked meanwhile (``whisper_times``), the same way for any beam and any batch.
+
+The confidence of a word is the mean certainty of its tokens (``confidence``), not calibrated: it stays high where
+whisper repeats itself.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import AutoFeatureExtractor, AutoModelForSpeechSeq2Seq, AutoTokenizer
+from transformers import (
+    AutoFeatureExtractor,
+    AutoModelForSpeechSeq2Seq,
+    AutoTokenizer,
+    DynamicCache,
+    EncoderDecoderCache,
+    GenerationConfig,
+    GenerationMixin,
+)
+from transformers.modeling_outputs import BaseModelOutput
 
+from runner.asr import confidence, whisper_times
 from runner.asr.acoustic import load, settle_arithmetic
 from runner.asr.pieces import Outcome, Piece, Said, Setup
+from runner.asr.whisper_text import Tokens
 from runner.schema.errors import JobError
 
 Samples = NDArray[np.float32]
-UNSPACED = frozenset({"zh", "ja", "th", "lo", "my", "yue"})  # written without spaces: each piece is a word
+JITTER_S = 0.3  # attention may put a word about this far off, into a pause beside it
 
 
-@dataclass(frozen=True, kw_only=True)
-class Token:
-    """One token of text. Seconds from the window's start; ``probability`` as the model gave it."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Heard:
+    """One window's words in order, and the language they are in (None: the model knows only one).
 
-    id: int
-    start: float
-    end: float
-    probability: float
+    Frames are half-open spans, counted from the window's start; a confidence may be NaN.
+    """
+
+    language: str | None
+    texts: tuple[str, ...]
+    first: NDArray[np.intp]
+    last: NDArray[np.intp]
+    sure: NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sound:
+    """What the encoder made of some windows."""
+
+    states: torch.Tensor  # [windows, frames, width]
+    cross: DynamicCache  # keys and values that the decoder makes of them: filled by its first call, used by all
 
 
 class Whisper:
-    """The engine of whisper. Words have times where the generation config names the heads that align."""
+    """The engine of whisper, multilingual or English only."""
 
     blank = 0
     vocab = 0
@@ -41,143 +71,156 @@ class Whisper:
     def __init__(self, setup: Setup, *, dtype: torch.dtype) -> None:
         settle_arithmetic()
         self._setup, self._dtype = setup, dtype
-        folder = setup.source.folder
         self._model = load(AutoModelForSpeechSeq2Seq, setup.source, dtype=dtype).eval().to(setup.device)
-        try:
-            self._extract: Any = AutoFeatureExtractor.from_pretrained(folder, local_files_only=True)
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise JobError(f"{folder} has no usable processor: {reason}", failure="ModelInvalid") from None
-        self._config = self._model.generation_config
-        self._aligns = getattr(self._config, "alignment_heads", None) is not None
-        if self._aligns:
-            self._model.set_attn_implementation("eager")  # the others do not give the attention that aligns
-        self._options = self._generate_options()
+        self._extract = _part(AutoFeatureExtractor, setup, "feature extractor")
+        self._check_features()
+        self._tokens = Tokens(_part(AutoTokenizer, setup, "tokenizer"), self._model, folder=setup.source.folder)
+        self._tokens.check(setup.language)
+        self._heads = whisper_times.alignment_heads(self._model)
+        given = self._model.generation_config
+        suppressed = sorted({*(given.suppress_tokens or ()), *self._tokens.special} - {self._tokens.end})
+        self._suppressed = torch.tensor(suppressed, device=setup.device)
+        self._model.generation_config = GenerationConfig(  # of the model's own only what it must not write is kept
+            num_beams=setup.beam_size,
+            max_length=self._model.config.max_target_positions,
+            suppress_tokens=suppressed,
+            begin_suppress_tokens=given.begin_suppress_tokens,
+            decoder_start_token_id=self._tokens.start,
+            eos_token_id=self._tokens.end,
+            pad_token_id=self._tokens.end,
+        )
         self.about = {
             "layout": "one by one" if setup.device == "cpu" else "padded",
             "attention": str(self._model.config._attn_implementation),
             "mask": "not needed",
         }
 
-    def _generate_options(self) -> dict[str, Any]:
-        options: dict[str, Any] = {
-            "return_timestamps": True,
-            "return_segments": True,
-            "num_beams": self._setup.beam_size,
-        }
-        options |= {"return_token_timestamps": self._aligns, "return_dict_in_generate": True, "output_scores": True}
-        languages = getattr(self._config, "lang_to_id", None) or {}
-        language = self._setup.language
-        if getattr(self._config, "no_timestamps_token_id", None) is None:
+    def _check_features(self) -> None:
+        config = self._model.config
+        made = (self._extract.feature_size, self._extract.nb_max_frames)
+        taken = (config.num_mel_bins, 2 * config.max_source_positions)
+        if made != taken:
             raise JobError(
-                f"{self._setup.source.folder}: generation_config.json has no no_timestamps_token_id, without which "
-                "there are no times; take the file from the model that this one was fine-tuned from",
+                f"the feature extractor of {self._setup.source.folder} makes {made[0]} x {made[1]} features, but the "
+                f"model takes {taken[0]} x {taken[1]}: take the one that the model was trained with",
                 failure="ModelInvalid",
             )
-        if not getattr(self._config, "is_multilingual", False):
-            if language not in {None, "en"}:
-                raise JobError(
-                    f"decode.language is {language!r}, but this whisper model knows English only",
-                    failure="ModelInvalid",
-                )
-            return options
-        if language is not None and f"<|{language}|>" not in languages:
-            known = ", ".join(sorted(key.strip("<|>") for key in languages))
-            raise JobError(
-                f"decode.language {language!r} is unknown to this model; it knows {known}", failure="ModelInvalid"
-            )
-        return options | {"task": "transcribe", "language": language}
 
     @torch.inference_mode()
-    def compute(self, windows: Sequence[Samples]) -> list[list[Said]]:
-        """What was said in each window, timed from the window's start; on CPUs one by one."""
+    def compute(self, windows: Sequence[Samples]) -> list[Heard]:
+        """What was said in each window of at most 30 s; on CPUs one by one, so that no batch changes a bit."""
         if self._setup.device == "cpu" and len(windows) > 1:
             return [self.compute([window])[0] for window in windows]
-        made = self._extract(
-            list(windows), sampling_rate=self._setup.source.rate, return_tensors="pt", return_attention_mask=True
-        )
-        found = self._model.generate(
-            input_features=made["input_features"].to(self._setup.device, self._dtype),
-            attention_mask=made["attention_mask"].to(self._setup.device),
-            **self._options,
-        )
-        return [self._said(segments) for segments in found["segments"]]
+        if not windows:
+            return []
+        features = torch.stack([self._features(window) for window in windows])
+        sound = Sound(states=self._model.get_encoder()(features).last_hidden_state, cross=DynamicCache())
+        languages = self._languages(sound)
+        prompts = [self._tokens.prompt(language) for language in languages]
+        texts = self._written(sound, prompts)
+        with whisper_times.watched(self._model, self._heads) as seen:
+            logits = self._decode(sound, [[*prompt, *text] for prompt, text in zip(prompts, texts, strict=True)])
+        skip = len(prompts[0]) - 1  # the prompt's last token chooses the text's first one
+        heard = []
+        for at, (text, window) in enumerate(zip(texts, windows, strict=True)):
+            rows, frames = skip + len(text), math.ceil(len(window) / self._setup.source.stride)
+            looked = torch.cat([one[at, :, : rows + 1, :frames] for one in seen.values()])
+            begins = whisper_times.begins(looked, skip=skip, median=self._model.config.median_filter_width)
+            heard.append(self._heard(text, languages[at], logits[at, skip:rows].float(), begins))
+        return heard
 
-    def finish(self, outcome: Outcome, piece: Piece, result: list[Said], loud: NDArray[np.bool_]) -> Outcome:
-        """The same on the file's clock, without what was "said" where nothing can be heard."""
+    def finish(self, outcome: Outcome, piece: Piece, result: Heard, loud: NDArray[np.bool_]) -> Outcome:
+        """The words on the file's clock, cut or moved to what can be heard; without those "said" in silence."""
+        if not np.isfinite(result.sure).all():
+            raise JobError("the model's output holds NaN; try precision: fp32", failure="NaN")
         source = self._setup.source
-        frame_s, first_s = source.stride / source.rate, piece.first / source.rate
-        end_s = outcome.samples / source.rate
-        heard = [s for s in result if loud[int(s.start / frame_s) : math.ceil(s.end / frame_s) + 1].any()]
-        said = tuple(
-            replace(s, start=first_s + min(s.start, end_s), end=first_s + min(max(s.end, s.start), end_s))
-            for s in heard
-        )
-        return replace(outcome, said=said)
+        start, end = piece.first / source.rate, outcome.samples / source.rate
+        reach = round(JITTER_S * source.rate / source.stride)
+        said = []
+        for text, first, last, sure in zip(result.texts, result.first, result.last, result.sure, strict=True):
+            frames = whisper_times.audible(loud, first=first, last=last, reach=reach)
+            if frames:
+                low, high = (min(frame * source.stride / source.rate, end) for frame in frames)
+                said.append(
+                    Said(
+                        text=text,
+                        start=start + low,
+                        end=start + high,
+                        confidence=float(sure),
+                        language=result.language,
+                    )
+                )
+        return replace(outcome, said=tuple(said))
 
     def unheard(self, outcome: Outcome, piece: Piece) -> Outcome:
         """A window that is all silence."""
         return outcome
 
-    def _said(self, segments: Sequence[dict[str, Any]]) -> list[Said]:
-        return [said for segment in segments for said in self._words(list(self._tokens(segment)))]
+    def _features(self, samples: Samples) -> torch.Tensor:
+        """[bins, 3000]: padded to 30 s."""
+        made = self._extract(samples, sampling_rate=self._setup.source.rate, return_tensors="pt")
+        features: torch.Tensor = made["input_features"][0].to(self._setup.device, self._dtype)
+        return features
 
-    def _tokens(self, segment: dict[str, Any]) -> Iterator[Token]:
-        """Tokens of text of one segment, as `generate` returns it; every special id lies above the end token's."""
-        tokens = segment["tokens"].tolist()
-        texts = [i for i, token in enumerate(tokens) if token < self._model.config.eos_token_id]
-        times = self._aligned(segment, texts) if self._aligns else self._spread(segment, [tokens[i] for i in texts])
-        for i, (start, end), sure in zip(texts, times, self._probabilities(segment, texts), strict=True):
-            yield Token(id=tokens[i], start=start, end=end, probability=sure)
+    def _languages(self, sound: Sound) -> list[str | None]:
+        """The language of each window: the one given, or the likeliest by the model; None where it knows only one."""
+        known, count = self._tokens.languages, len(sound.states)
+        if self._setup.language is not None or not known:
+            return [self._setup.language if known else None] * count
+        logits = self._decode(sound, [[self._tokens.start]] * count)[:, -1, list(known.values())]
+        names = list(known)
+        return [names[at] for at in logits.argmax(dim=-1).tolist()]
 
-    def _aligned(self, segment: dict[str, Any], texts: list[int]) -> list[tuple[float, float]]:
-        """A token lasts until the next one begins, the last one until the segment ends."""
-        starts = [*segment["token_timestamps"].tolist(), float(segment["end"])]
-        return [(starts[i], max(starts[i], starts[i + 1])) for i in texts]
-
-    def _spread(self, segment: dict[str, Any], tokens: list[int]) -> list[tuple[float, float]]:
-        """Without alignment only the segment's times are known; letters are taken to be equally long."""
-        lengths = [max(1, len(self._tokenizer.decode([token]))) for token in tokens]
-        ends = np.cumsum(lengths) / max(1, sum(lengths))
-        first, last = float(segment["start"]), float(segment["end"])
-        points = [first, *(first + ends * (last - first)).tolist()]
-        return list(pairwise(points))
-
-    def _probabilities(self, segment: dict[str, Any], texts: list[int]) -> list[float]:
-        """The model's probability of each token; with several beams that of the whole sequence, per token."""
-        result, first = segment["result"], segment["idxs"][0]
-        if self._setup.beam_size > 1:
-            return [float(torch.exp(result["sequences_scores"]))] * len(texts)
-        sequence, scores = result["sequences"], result["scores"]
-        before = len(sequence) - len(scores)  # the prompt has no scores
-        steps = [first + i for i in texts]
-        return [float(torch.softmax(scores[at - before].float(), dim=-1)[sequence[at]]) for at in steps]
-
-    def _words(self, tokens: list[Token]) -> list[Said]:
-        """Tokens put together to words: one begins at a space, and a letter may take several tokens."""
-        words: list[list[Token]] = []
-        pending: list[Token] = []
-        for token in tokens:
-            pending.append(token)
-            text = self._tokenizer.decode([t.id for t in pending])
-            if "\ufffd" in text:  # the bytes of a letter are not all there
-                continue
-            begins = text.startswith(" ") or self._setup.language in UNSPACED
-            if begins or not words:
-                words.append(pending)
-            else:
-                words[-1] += pending
-            pending = []
-        if pending and words:  # a letter cut off at the end: its bytes belong to the last word
-            words[-1] += pending
-        return [self._word(word) for word in words]
-
-    def _word(self, tokens: list[Token]) -> Said:
-        return Said(
-            text=self._tokenizer.decode([token.id for token in tokens]),
-            start=tokens[0].start,
-            end=tokens[-1].end,
-            confidence=math.exp(sum(math.log(max(t.probability, 1e-9)) for t in tokens) / len(tokens)),
-            timed=self._aligns,
+    def _written(self, sound: Sound, prompts: list[list[int]]) -> list[list[int]]:
+        """Tokens of text of each window."""
+        beams = self._setup.beam_size
+        if beams > 1 and sound.cross.get_seq_length():
+            sound.cross.batch_repeat_interleave(beams)
+        written = GenerationMixin.generate(
+            self._model,
+            encoder_outputs=BaseModelOutput(last_hidden_state=sound.states),
+            decoder_input_ids=torch.tensor(prompts, device=self._setup.device),
+            past_key_values=EncoderDecoderCache(DynamicCache(), sound.cross),
         )
+        if beams > 1:
+            first = torch.arange(0, beams * len(prompts), beams, device=self._setup.device)
+            sound.cross.batch_select_indices(first)
+        return [self._tokens.text(row[len(prompts[0]) :]) for row in written.tolist()]
+
+    def _decode(self, sound: Sound, tokens: list[list[int]]) -> torch.Tensor:
+        """Logits of what follows each token, [windows, tokens, vocab].
+
+        Shorter rows are padded behind: what comes later changes nothing before it.
+        """
+        longest = max(map(len, tokens))
+        padded = [[*row, *[self._tokens.end] * (longest - len(row))] for row in tokens]
+        logits: torch.Tensor = self._model(
+            encoder_outputs=BaseModelOutput(last_hidden_state=sound.states),
+            decoder_input_ids=torch.tensor(padded, device=self._setup.device),
+            past_key_values=EncoderDecoderCache(DynamicCache(), sound.cross),
+        ).logits
+        return logits
+
+    def _heard(self, text: list[int], language: str | None, logits: torch.Tensor, begins: NDArray[np.intp]) -> Heard:
+        """Words from tokens: ``logits`` [tokens, vocab], ``begins`` the first frame of each token and of the end."""
+        words = self._tokens.words(text, language=language)
+        first = np.array([word.first for word in words], dtype=np.intp)
+        last = np.array([word.last for word in words], dtype=np.intp)
+        logits[:, self._suppressed] = -torch.inf  # what could not be chosen is no doubt
+        certain = confidence.certainty(torch.log_softmax(logits, dim=-1).cpu().numpy())
+        return Heard(
+            language=language,
+            texts=tuple(word.text for word in words),
+            first=begins[first],
+            last=begins[last],
+            sure=confidence.over_spans(certain, first, last),
+        )
+
+
+def _part(auto: Any, setup: Setup, what: str) -> Any:
+    source = setup.source
+    try:
+        return auto.from_pretrained(source.folder, local_files_only=True, trust_remote_code=source.trust_remote_code)
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise JobError(f"{source.folder} has no usable {what}: {reason}", failure="ModelInvalid") from error

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -35,6 +36,7 @@ class Summary:
     stages: Counter[str] = field(default_factory=Counter)  # milliseconds
     failed_rows: list[tuple[Any, ...]] = field(default_factory=list)
     other_rows: list[tuple[Any, ...]] = field(default_factory=list)
+    clips: dict[str, str] = field(default_factory=dict)  # name in a row -> where it lies, if that is another place
 
     @property
     def files(self) -> int:
@@ -73,10 +75,10 @@ def write(
     rate: int,
     scorer: Scorer | None,
     judge: Judge | None = None,
-    shown: Callable[[Recording], str],
+    folder: Path,
     name: str = "transcripts.jsonl",
 ) -> Summary:
-    """Write ``name``, timing.jsonl and the files of ``formats``. ``shown`` is the path for players."""
+    """Write ``name``, timing.jsonl and the files of ``formats``. The names in its rows are relative to ``folder``."""
     summary = Summary()
     names = file_names(recordings) if formats else []
     with ExitStack() as stack:
@@ -92,7 +94,7 @@ def write(
                 if judge is not None:
                     judge.add(record["words"], recording.clip.text or "")
             count(summary, record, timing)
-            _add_row(summary, record, recording, path=shown(recording), wrong=scored.words.errors if scored else None)
+            _add_row(summary, record, recording, folder=folder, wrong=scored.words.errors if scored else None)
             for format_ in formats:
                 path = out / f"{names[item]}.{SUFFIXES.get(format_, format_)}"
                 _write_beside(path, format_, record, recording, rate=rate)
@@ -118,15 +120,18 @@ def count(summary: Summary, record: Fields, timing: Fields) -> None:
     summary.stages.update(timing["timing_ms"])
 
 
-def _add_row(summary: Summary, record: Fields, recording: Recording, *, path: str, wrong: int | None) -> None:
+def _add_row(summary: Summary, record: Fields, recording: Recording, *, folder: Path, wrong: int | None) -> None:
     failed = record["error"] is not None
     rows = summary.failed_rows if failed else summary.other_rows
     if len(rows) == TABLE_ROWS:
         return
     text = f"{record['error']['class']}: {record['error']['message']}" if failed else record["text"]
     name = recording.key.removeprefix(record["path"]).strip()
-    row = (path, name, record["status"], text, record["confidence"], record["duration_s"])
+    row = (record["path"], name, record["status"], text, record["confidence"], record["duration_s"])
     rows.append((*row, recording.clip.text, wrong))
+    lies = os.path.relpath(recording.clip.path, folder)
+    if lies != os.path.relpath(folder / record["path"], folder):
+        summary.clips[record["path"]] = lies
 
 
 def _write_beside(path: Path, format_: Format, record: Fields, recording: Recording, *, rate: int) -> None:

@@ -17,6 +17,7 @@ from runner.execution.results import StepResult, exit_code, nothing_to_do
 from runner.plan import saved, text
 from runner.plan.build import build
 from runner.plan.step import Plan
+from runner.report.text import duration
 from runner.schema.errors import UsageError
 from runner.schema.expand import overrides_of
 from runner.schema.load import load
@@ -103,7 +104,7 @@ def _show(results: Sequence[StepResult]) -> None:
     print()
     for result in results:
         what = result.artifact or result.failure or ""
-        took = "" if result.seconds is None else f"{result.seconds:.1f} s"
+        took = "" if result.seconds is None else duration(result.seconds)
         tries = f"{result.attempts} attempts" if result.seconds is not None and result.attempts > 1 else ""
         parts = filter(None, (what, took, tries))
         print(f"{result.name:<{width}}  {result.action:<11}  {', '.join(parts)}".rstrip())

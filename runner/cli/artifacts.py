@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from runner.report import terminal
-from runner.report.text import moment, size, value
+from runner.report.text import moment, value
 from runner.schema.errors import StoreError, UsageError
+from runner.schema.words import size
+from runner.store import paths
 from runner.store.diff import differences
 from runner.store.export import copy_out
 from runner.store.gc import Collected, collect
 from runner.store.local import Store, open_store
 from runner.store.manifest import Manifest
-from runner.store.paths import Reference
 from runner.store.verify import verify
 
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -129,7 +130,7 @@ def _shown(manifest: Manifest, folder: Path) -> str:
 
 
 def _get(store: Store, args: argparse.Namespace) -> int:
-    path = Reference.parse(args.artifact).path
+    path = paths.reference(args.artifact).path
     manifest = _find(store, args.artifact, whole=True)
     copies = copy_out(store, manifest, path=path, to=Path(args.to), force=args.force)
     if args.output == "json":
@@ -206,7 +207,7 @@ def _seconds(text: str) -> int:
 
 def _find(store: Store, text: str, *, whole: bool = False) -> Manifest:
     """The manifest of ``NAME[@vN]``; with ``whole`` its files must all be there in full."""
-    reference = Reference.parse(text)
+    reference = paths.reference(text)
     if reference.path is not None and not whole:
         raise UsageError(f"{text!r}: '#{reference.path}' has no meaning here; `runner artifacts get` copies a path out")
     look = store.get if whole else store.manifest

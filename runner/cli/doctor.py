@@ -8,10 +8,10 @@ import os
 from typing import Any
 
 from runner.plan.capacity import local_capacity
-from runner.registry import hub
+from runner.registry import hub_place
 from runner.report import machine
-from runner.report.text import size
 from runner.schema import discover
+from runner.schema.words import size
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -26,9 +26,9 @@ def run(args: argparse.Namespace) -> int:
     facts = machine.look(store=args.store, cpus=node.cpus, memory_gb=node.memory_gb, kinds=kinds)
     # whether there is a token, never the token
     facts["hub"] = {
-        "endpoint": hub.endpoint(),
-        "cache": str(hub.cache()),
-        "offline": hub.offline(),
+        "endpoint": hub_place.endpoint(),
+        "cache": str(hub_place.cache()),
+        "offline": hub_place.offline(),
         "token": bool(os.environ.get("HF_TOKEN")),
     }
     print(json.dumps(facts, indent=1) if args.output == "json" else "\n".join(_lines(facts)))

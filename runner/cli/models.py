@@ -12,10 +12,11 @@ from runner.plan.estimate import estimate
 from runner.registry.family import Family, Resolved
 from runner.registry.recognise import families
 from runner.registry.resolve import resolve
-from runner.report.text import size, value
+from runner.report.text import value
 from runner.schema import reference
 from runner.schema.errors import UsageError
 from runner.schema.kinds import kinds_for
+from runner.schema.words import size
 from runner.store.local import open_store
 
 SHOWN = ("vocab_size", "hidden", "layers", "sample_rate", "stride_ms", "receptive_samples", "mask", "normalise")
@@ -114,10 +115,12 @@ def _actions(model: Resolved) -> list[str]:
     """What a job would do with it, in order."""
     total = size(sum(count for _, count in model.files))
     loaded = {"pickle": "weights-only pickle loading", "onnx": "ONNX Runtime"}.get(model.weights, "safetensors")
+    code = [path for path, _ in model.files if path.endswith(".py")]
     mask = "with" if model.facts["mask"] else "without"
     return [
         *([f"download {len(model.files)} files, {total}, at commit {model.commit}"] if model.path is None else []),
         f"load {value(model.facts['parameters'])} parameters through {loaded}",
+        *([f"run the model's own code: {', '.join(code)}"] if code else []),
         f"normalise: {model.family.normalise}",
         f"batch {mask} an attention mask, outputs trimmed to their true length",
     ]

@@ -8,6 +8,7 @@ import time
 
 from runner.execution import runs
 from runner.execution.runs import Run
+from runner.report.text import duration
 from runner.store.local import open_store
 
 
@@ -36,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _row(run: Run) -> tuple[str, ...]:
     seconds = run.seconds()
-    took = "" if seconds is None else _duration(seconds)
+    took = "" if seconds is None else duration(seconds)
     began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.created))
     return run.id, run.state, str(run.attempts), took, began, _what(run)
 
@@ -47,11 +48,3 @@ def _what(run: Run) -> str:
     if run.state == "failed":
         return f"{run.failure}: {run.message}" if run.failure else run.message
     return "{:,}/{:,} {}".format(*run.progress) if run.progress else ""
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}"

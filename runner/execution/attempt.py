@@ -6,11 +6,10 @@ import contextlib
 import os
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from runner.context import Context, Pool, Result
 from runner.execution import capture, environment, events, failures, limits
@@ -116,7 +115,7 @@ def _made(order: Order, inputs: Inputs, result: Result) -> Made:
     held = gates.check(step.spec.get("gates") or {}, result.metrics)
     made = Made(
         inputs=inputs.rows(),
-        metrics=_plain(result.metrics),
+        metrics=build.plain(result.metrics),
         gates=tuple(asdict(gate) for gate in held),
         ledger=tuple(asdict(line) for line in result.ledger),
         environment=environment.environment(),
@@ -192,14 +191,3 @@ def _teller(writer: Writer, say: Callable[[str], None]) -> Callable[[str], None]
 
 def _iso(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _plain(value: Any) -> Any:
-    """JSON types only; NaN and infinities, which JSON has not, become null."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, float):
-        return value if value - value == 0 else None
-    return value

@@ -24,6 +24,9 @@ OBJECT_STORE_BYTES = (
 )  # artifacts travel through the store; ray's own memory only carries handles and batches
 TEMP = "runner-ray-"  # short: a socket's path below it may have 107 characters at most
 KNOCK_S = 10.0
+# Where something listens that is no ray, ray.init tries 20 times for 40 s each (2.60); so it is 32 s in all. What is
+# set already is left alone.
+JOIN = {"RAY_NUM_REDIS_GET_RETRIES": "2", "RAY_py_gcs_connect_timeout_s": "5"}
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -50,6 +53,7 @@ def prepare(address: str | None) -> Place:
     )
     if address is not None:
         _knock(address)
+        os.environ.update(JOIN | {name: os.environ[name] for name in JOIN if name in os.environ})
         return Place(address=address, token=None)
     folder = Path(tempfile.mkdtemp(prefix=f"{TEMP}{os.getpid()}-", dir=_short_temp()))
     token = folder / "token"

@@ -1,7 +1,8 @@
 """Ends a ray of ours when its apply has ended in any way, kill -9 included. Standard library alone.
 
 Ray's daemons go when the driver is killed, but its helpers stay for a minute and a worker for some seconds (2.60).
-Every one of them carries the path of the apply's token in its environment.
+Every one of them carries the path of the apply's token in its environment. Its agents write their title over the first
+part of that, so it may be gone: they are told by their logs, which lie in the token's folder.
 """
 
 from __future__ import annotations
@@ -41,9 +42,8 @@ def stop(guard: subprocess.Popen[bytes]) -> None:
 
 def clean(token: Path) -> None:
     """Kill what carries ``token``, and remove its folder."""
-    setting = os.fsencode(f"{TOKEN}={token}")
     for _ in range(ROUNDS):
-        found = [pid for pid in _processes() if setting in _environment(pid)]
+        found = [pid for pid in _processes() if _is_of(token, pid)]
         if not found:
             break
         for pid in found:
@@ -57,11 +57,21 @@ def _processes() -> list[int]:
     return [int(entry.name) for entry in Path("/proc").glob("[0-9]*") if int(entry.name) != os.getpid()]
 
 
-def _environment(pid: int) -> list[bytes]:
+def _is_of(token: Path, pid: int) -> bool:
     try:
-        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        environment = Path(f"/proc/{pid}/environ").read_bytes()
+        if os.fsencode(f"{TOKEN}={token}") in environment.split(b"\0"):
+            return True
+        written_over = environment.startswith(b"\0")
+        return written_over and any(_lies_in(token.parent, file) for file in Path(f"/proc/{pid}/fd").iterdir())
     except OSError:  # it ended, or belongs to somebody else
-        return []
+        return False
+
+
+def _lies_in(folder: Path, link: Path) -> bool:
+    with contextlib.suppress(OSError):  # closed meanwhile
+        return str(link.readlink()).startswith(f"{folder}/")
+    return False
 
 
 if __name__ == "__main__":

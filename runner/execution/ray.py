@@ -59,7 +59,8 @@ class Ray:
         except Exception as error:  # whatever it is: a port, a version, a time-out of ray's own
             self.close()
             what = "can't start ray here" if place.address is None else f"can't join ray at {place.address!r}"
-            raise InfeasibleError(f"{what}: {failures.describe(error)}; --local runs without it") from error
+            check = "" if place.address is None else "check --address, RAY_ADDRESS and that it is ray's own port; or "
+            raise InfeasibleError(f"{what}: {failures.describe(error)}; {check}--local runs without it") from error
 
     def capacity(self) -> Capacity:
         """The machines of the cluster."""

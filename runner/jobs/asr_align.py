@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from typing import Any
 
@@ -47,7 +46,7 @@ def run(spec: AsrAlign, ctx: Context) -> Result:
             formats=spec.outputs,
             rate=setup.source.rate,
             scorer=None,
-            shown=lambda recording: os.path.relpath(recording.clip.path, ctx.folder),
+            folder=ctx.folder,
             name=NAME,
         )
     finally:

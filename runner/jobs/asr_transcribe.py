@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -73,7 +72,7 @@ def run(spec: AsrTranscribe, ctx: Context) -> Result:
             rate=setup.source.rate,
             scorer=scorer,
             judge=judge,
-            shown=lambda recording: os.path.relpath(recording.clip.path, ctx.folder),
+            folder=ctx.folder,
         )
         below = spec.route.below
         routed = None if below is None else route.write(ctx.out / route.NAME, spool, heard.found, below=below)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from runner.plan.step import Input, Plan, Step
+from runner.schema.words import size
 
 SIGNS = {"create": "+", "reuse": "=", "blocked": "!"}
 
@@ -48,8 +49,8 @@ def _details(step: Step) -> Iterator[str]:
         yield f"{entry.field}: {_input(entry)}"
     known = step.estimate
     if "parameters" in known:
-        size = f"{known['parameters'] / 1e6:,.1f} M parameters"
-        yield f"family: {step.family}, {size}, about {known['memory_gb']:g} GB memory a worker (estimate)"
+        parameters = f"{known['parameters'] / 1e6:,.1f} M parameters"
+        yield f"family: {step.family}, {parameters}, about {known['memory_gb']:g} GB memory a worker (estimate)"
     if step.after:
         yield f"after: {', '.join(step.after)}"
 
@@ -57,21 +58,13 @@ def _details(step: Step) -> Iterator[str]:
 def _input(entry: Input) -> str:
     scheme, _, value = entry.digest.partition(":")
     short = f"{scheme} {value[:12]}" if scheme != "commit" else ""
-    count = f"{_count(entry.files, 'file')}, {_bytes(entry.size)}" if entry.files else ""
+    count = f"{_count(entry.files, 'file')}, {size(entry.size)}" if entry.files else ""
     missing = f"{_count(entry.missing, 'recording')} not found" if entry.missing else ""
     return ", ".join(filter(None, (entry.ref, count, missing, short)))
 
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def _bytes(size: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:,.3g} TB"
 
 
 def to_json(plan: Plan) -> dict[str, Any]:

@@ -6,43 +6,19 @@ A commit that lies in the cache is used without a request, and without importing
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
 
 from runner.registry.family import Resolved
+from runner.registry.hub_place import home_of, offline
 from runner.registry.source import Folder, Source, read_json
 from runner.schema.errors import JobError, PlanError
-
-COMMIT = re.compile(r"[0-9a-f]{40}")
+from runner.schema.model import COMMIT
 
 
 def _quiet(text: str) -> None:
     """Say nothing."""
-
-
-def endpoint() -> str:
-    """Address of the hub."""
-    return os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
-
-
-def cache() -> Path:
-    """Folder of the cache that huggingface_hub and transformers share."""
-    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
-    return Path(os.path.expandvars(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub")).expanduser()
-
-
-def home_of(repo: str) -> Path:
-    """Folder of the cache that belongs to ``repo``."""
-    return cache() / f"models--{repo.replace('/', '--')}"
-
-
-def offline() -> bool:
-    """Whether the environment forbids requests."""
-    values = (os.environ.get(name, "").upper() for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
-    return any(value in {"1", "ON", "YES", "TRUE"} for value in values)
 
 
 def open_repository(repo: str, *, revision: str) -> Source:

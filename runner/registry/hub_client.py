@@ -13,10 +13,11 @@ from huggingface_hub import HfApi, errors, get_token, hf_hub_download, hf_hub_ur
 from huggingface_hub.utils import build_hf_headers, disable_progress_bars, get_session, hf_raise_for_status
 
 from runner.registry import safetensors_header
-from runner.registry.hub import COMMIT, cache, endpoint, home_of
+from runner.registry.hub_place import cache, endpoint, home_of
 from runner.registry.safetensors_header import Header
 from runner.registry.source import read_json
 from runner.schema.errors import FailureClass, JobError, PlanError
+from runner.schema.model import COMMIT
 
 TIMEOUT_S = 20.0  # for one answer at plan time
 FIRST_BYTES = 65536  # of the weights: holds the whole header of a wav2vec2-large (about 50 kB), so one request does

@@ -14,9 +14,9 @@ from runner.registry.family import Family, Resolved
 from runner.registry.recognise import guess, recognise
 from runner.registry.source import Folder, Source
 from runner.schema.errors import PlanError
+from runner.schema.model import COMMIT, is_folder
 
 Fields = dict[str, Any]
-LOCAL = ("./", "../", "/", "~")
 _PART = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"
 HUB_ID = re.compile(rf"(?:{_PART}/)?{_PART}")
 # what a processor or tokenizer may read; each only where it is there
@@ -36,6 +36,7 @@ SIDE_FILES = (
     "variant.json",
 )
 VOCABULARIES = {"vocab.json", "tokenizer.json"}
+NESTED = ("feature_extractor", "tokenizer")  # configs inside a processor's
 CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json", "tokenizer_config.json")
 
 
@@ -59,6 +60,7 @@ def resolve(
         raise PlanError(f"model {id!r} has no config.json{hint}; give the folder that save_pretrained wrote")
     configs = {path: source.json(path) for path in CONFIGS if path in source.files}
     config = configs["config.json"]
+    _check_hidden(config, source=source)
     _check_remote_code(configs, source=source, revision=revision, trusted=trust_remote_code)
     family = recognise(config, name=id)
     if not source.files.keys() & VOCABULARIES:
@@ -87,7 +89,7 @@ def resolve(
 
 def open_source(id: str, *, revision: str, folder: Path) -> Source:  # noqa: A002
     """The folder or hub repository behind ``id``; ``hf:owner/name@commit``, as plans pin it, is one too."""
-    if id.startswith(LOCAL) or id in {".", ".."}:
+    if is_folder(id):
         path = Path(id).expanduser()
         return Folder(id, path if path.is_absolute() else folder / path)
     repo, _, pinned = id.removeprefix("hf:").partition("@") if id.startswith("hf:") else (id, "", "")
@@ -120,19 +122,63 @@ def _processor(configs: dict[str, Fields]) -> Fields:
     return nested if isinstance(nested, dict) else configs.get("preprocessor_config.json", {})
 
 
+def _check_hidden(config: Fields, *, source: Source) -> None:
+    """What transformers would load unasked beside what is listed here, so that no digest would cover it."""
+    if config.get("configuration_files"):
+        raise PlanError(
+            f"model {source.name!r} has another config for each version of transformers (config.json: "
+            "configuration_files); load it once and save it with save_pretrained"
+        )
+    if "adapter_config.json" in source.files:
+        raise PlanError(
+            f"model {source.name!r} has a PEFT adapter beside its weights (adapter_config.json); merge it into "
+            "them, or move it elsewhere"
+        )
+
+
 def _check_remote_code(configs: dict[str, Fields], *, source: Source, revision: str, trusted: bool) -> None:
-    using = [path for path, config in configs.items() if config.get("auto_map")]
+    using = {path: named for path, config in configs.items() if (named := _own_code(config))}
     if not using:
         return
     if not trusted:
+        pin = "" if source.commit is None else " and pin model.revision to a commit"
         raise PlanError(
-            f"model {source.name!r} brings its own code ({using[0]}: auto_map); read it, then set "
-            "model.trust_remote_code: true and pin model.revision to a commit"
+            f"model {source.name!r} brings its own code ({next(iter(using))}: auto_map); read it, then set "
+            f"model.trust_remote_code: true{pin}"
         )
-    if source.commit is not None and not hub.COMMIT.fullmatch(revision):
+    if source.commit is not None and not COMMIT.fullmatch(revision):
         raise PlanError(
             f"model {source.name!r} runs its own code, so model.revision must be a full commit, got {revision!r}; "
             f"today it is {source.commit}"
+        )
+    for path, names in using.items():
+        for name in names:
+            _check_place(name, path=path, source=source)
+
+
+def _own_code(config: Any) -> list[str]:
+    """The classes (`module.Class`) that ``auto_map`` names, also of a feature extractor inside a processor's config."""
+    if not isinstance(config, dict):
+        return []
+    named = config.get("auto_map") or {}
+    found = list(named.values()) if isinstance(named, dict) else [named]
+    classes = [one for entry in found for one in (entry if isinstance(entry, list | tuple) else [entry])]
+    return [str(one) for one in classes if one] + [name for key in NESTED for name in _own_code(config.get(key))]
+
+
+def _check_place(name: str, *, path: str, source: Source) -> None:
+    """Code of another repository is pinned by nothing; code that is no input could change and no digest would tell."""
+    repo, _, inside = name.rpartition("--")
+    module = f"{inside.rpartition('.')[0]}.py"
+    if repo:
+        raise PlanError(
+            f"model {source.name!r} takes its code from {repo!r} ({path}: auto_map), which nothing pins; use a copy of "
+            f"the model with {module!r} in its folder, and {inside!r} in auto_map"
+        )
+    if module not in source.files:
+        raise PlanError(
+            f"model {source.name!r} takes its code from {module!r} ({path}: auto_map), which does not lie beside its "
+            "config.json; put it there"
         )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from importlib import resources
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +21,8 @@ from markupsafe import Markup
 from runner.context import Plot, Result, Table
 from runner.report import plot as plots
 from runner.report.audio import Clips
-from runner.report.text import duration, moment, size, value
+from runner.report.text import duration, moment, value
+from runner.schema.words import size
 
 Fields = dict[str, Any]
 SCHEMA_VERSION = 1
@@ -67,8 +69,8 @@ class Report:
             "code": self.code,
             "spec": self.spec,
         }
-        plain: Fields = _plain(said)
-        return plain
+        data: Fields = plain(said)
+        return data
 
 
 def write(folder: Path, report: Report) -> None:
@@ -158,7 +160,8 @@ def _players(table: Fields, clips: Clips) -> list[str | None]:
     if table["audio"] is None:
         return [None] * len(table["rows"])
     at = table["columns"].index(table["audio"])
-    return [clips.uri(row[at]) for row in table["rows"]]
+    lies = table["clips"]
+    return [clips.uri(lies.get(row[at], row[at])) for row in table["rows"]]
 
 
 def _numeric(table: Fields) -> list[bool]:
@@ -175,16 +178,18 @@ def _took(run: Mapping[str, Any]) -> float | None:
     return (datetime.fromisoformat(str(ended)) - datetime.fromisoformat(str(started))).total_seconds()
 
 
-def _plain(thing: Any) -> Any:
-    """``thing`` in JSON types."""
+def plain(thing: Any) -> Any:
+    """``thing`` in JSON types: numbers of any library as Python's, NaN and infinities as null, the rest as text."""
     if isinstance(thing, Mapping):
-        return {_text(key): _plain(item) for key, item in thing.items()}
+        return {_text(key): plain(item) for key, item in thing.items()}
     if isinstance(thing, (list, tuple)):
-        return [_plain(item) for item in thing]
-    if isinstance(thing, float):
-        return float(thing) if math.isfinite(thing) else None
-    if thing is None or isinstance(thing, (bool, int)):
+        return [plain(item) for item in thing]
+    if thing is None or isinstance(thing, bool):
         return thing
+    if isinstance(thing, Integral):
+        return int(thing)
+    if isinstance(thing, Real):
+        return float(thing) if math.isfinite(thing) else None
     return _text(thing)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.report.packages import Package, packages, torchaudio_breaks_torch
-from runner.report.text import size
+from runner.schema.words import size
 
 Fields = dict[str, Any]
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd")  # the last one is Arm's

@@ -6,7 +6,8 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from runner.report.text import duration, size, value
+from runner.report.text import duration, value
+from runner.schema.words import size
 
 Fields = Mapping[str, Any]
 MAX_ROWS = 20  # of one table; the page has the others

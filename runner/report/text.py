@@ -41,13 +41,3 @@ def moment(time: str) -> str:
     except ValueError:
         return time
     return f"{when:%Y-%m-%d %H:%M} UTC" if when.utcoffset() == timedelta(0) else f"{when:%Y-%m-%d %H:%M %z}".strip()
-
-
-def size(count: int | None) -> str:
-    """Bytes as ``512 B``, ``2.7 MB`` or ``1.26 GB`` (powers of 1000)."""
-    if count is None:
-        return "–"
-    for power, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if count >= power:
-            return f"{count / power:.3g} {unit}"
-    return f"{count} B"

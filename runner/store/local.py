@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from runner.schema.errors import StoreError, UsageError
-from runner.store import leases, lookup, runs
+from runner.store import leases, lookup, paths, runs
 from runner.store.disk import discard, storing
 from runner.store.index import Index
 from runner.store.leases import Holder, Lease
 from runner.store.manifest import Manifest
-from runner.store.paths import Layout, Reference, check_run
+from runner.store.paths import Layout, check_run
 from runner.store.publish import Draft, Kept, keep, keep_reports, kept_in, manifest_of, next_version, place, point
 from runner.store.runs import Run
 
@@ -201,7 +201,7 @@ class Store:
         Raises:
             StoreError: there is no such artifact, or it is damaged.
         """
-        reference = Reference.parse(source)
+        reference = paths.reference(source)
         assert reference.name != name, "a name can't link to itself; point_latest moves its latest version"
         old = self.get(reference.name, reference.version)
         if old is None:

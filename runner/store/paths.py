@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runner.schema.errors import UsageError
+from runner.schema.reference import NAME, VERSION, Reference
 
 MANIFEST, LATEST = "manifest.json", "latest"
 FILES, RECORDS = "files", "records"
 REPORTS = ("report.html", "report.json")
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
-_VERSION = re.compile(r"v[1-9][0-9]{0,8}")
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 _RUN = re.compile(r"[a-z0-9][a-z0-9-]{0,62}\.[0-9a-f]{8}\.[1-9][0-9]{0,8}")
 _REFERENCE = re.compile(r"(?:artifact:)?([^@#]+)(?:@([^#]*))?(?:#(.+))?", re.DOTALL)
@@ -74,38 +73,29 @@ class Layout:
         return self.name(name) / check_version(version)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Reference:
-    """``[artifact:]NAME[@vN][#path]``, taken apart."""
+def reference(text: str) -> Reference:
+    """Take ``[artifact:]NAME[@vN][#path]`` apart. In a spec less is allowed; here every file of an artifact has a path.
 
-    name: str
-    version: str | None
-    path: str | None
-
-    @staticmethod
-    def parse(text: str) -> Reference:
-        """Take a reference apart.
-
-        Raises:
-            UsageError: it is none.
-        """
-        found = _REFERENCE.fullmatch(text)
-        if found is None:
-            raise UsageError(f"{text!r} is no artifact; write NAME, NAME@vN or NAME@vN#path")
-        name, version, path = found.groups()
-        if path is not None and not is_inside(path):
-            raise UsageError(f"{text!r}: the path {path!r} must be relative, with / and without '..'")
-        return Reference(name=check_name(name), version=version and check_version(version), path=path)
+    Raises:
+        UsageError: it is none.
+    """
+    found = _REFERENCE.fullmatch(text)
+    if found is None:
+        raise UsageError(f"{text!r} is no artifact; write NAME, NAME@vN or NAME@vN#path")
+    name, version, path = found.groups()
+    if path is not None and not is_inside(path):
+        raise UsageError(f"{text!r}: the path {path!r} must be relative, with / and without '..'")
+    return Reference(name=check_name(name), version=version and check_version(version), path=path)
 
 
 def is_name(text: str) -> bool:
     """Whether an artifact may be called so."""
-    return _NAME.fullmatch(text) is not None
+    return NAME.fullmatch(text) is not None
 
 
 def is_version(text: str) -> bool:
     """Whether this names a version: ``v1``, ``v2``, ..."""
-    return _VERSION.fullmatch(text) is not None
+    return VERSION.fullmatch(text) is not None
 
 
 def is_fingerprint(text: str) -> bool:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from runner.schema.errors import UsageError
-from runner.store import lookup
+from runner.store import lookup, paths
 from runner.store.blobs import blob_path
 from runner.store.disk import digest_file, storing
 from runner.store.local import Store
 from runner.store.manifest import File, Manifest, digest_of
-from runner.store.paths import MANIFEST, Reference
+from runner.store.paths import MANIFEST
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ def verify(store: Store, reference: str | None = None) -> Verified:
 
 
 def _find(store: Store, text: str) -> tuple[str, str]:
-    reference = Reference.parse(text)
+    reference = paths.reference(text)
     version = reference.version
     if version is None:
         latest = store.latest(reference.name)
@@ -160,7 +160,7 @@ class _Look:
 
     def _made(self, ref: str, digest: str) -> tuple[Manifest, str | None] | None:
         try:
-            reference = Reference.parse(ref)
+            reference = paths.reference(ref)
         except UsageError:
             return None
         kind, _, value = digest.partition(":")

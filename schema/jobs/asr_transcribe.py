@@ -159,7 +159,7 @@ class AsrTranscribe(Job):
     """Transcribe recordings with a CTC model or whisper."""
 
     tasks = ("ctc", "seq2seq")
-    code_version = 1
+    code_version = 2
 
     kind: Annotated[Literal["asr-transcribe"], RESULT]
     """What this spec is."""
@@ -191,8 +191,8 @@ class AsrTranscribe(Job):
     precision: Annotated[Literal["auto", "fp32", "bf16", "fp16"], RESULT] = "auto"
     """Number format of the model: `auto` is bf16 where the device computes in it natively, otherwise fp32.
 
-    Of CTC models only the large products are computed in bf16 or fp16, and a window whose text hangs on the rounding is
-    computed again in fp32.
+    Of CTC models only the large products are computed in bf16 or fp16, and a window whose greedy text hangs on the
+    rounding is computed again in fp32, by a second copy of the weights.
     """
 
     batch: Annotated[Batch, BLOCK] = Batch()

@@ -141,7 +141,8 @@ def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
     assert trouble(path) == ("decode_error", "unreadable")
 
 
-def test_files_that_are_no_audio(tmp_path: Path) -> None:
+def test_files_that_are_no_audio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runner.asr.ffmpeg.installed", lambda: False)
     for name, content in {
         "zero.wav": b"",
         "text.wav": b"not audio at all, only words\n" * 100,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,14 @@ def by_hand() -> dict[str, bytes]:
 def years(flac: bytes) -> bytes:
     """With a STREAMINFO that claims 2^36 - 1 samples."""
     return flac[:21] + bytes([flac[21] | 0x0F]) + b"\xff\xff\xff\xff" + flac[26:]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _without_ffmpeg() -> Iterator[None]:
+    """What is said here is said where ffmpeg is not installed; test_ffmpeg.py has the rest."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("runner.asr.ffmpeg.installed", lambda: False)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -27,10 +27,18 @@ def rows(best: list[int], second: list[int], lead: list[float]) -> NDArray[np.fl
         ([1, 0, 1, 0], [0, 1, 0, 1], [5, 0.01, 5, 5], True),  # two letters would be one
         ([1, 0, 0, 1], [0, 1, 0, 0], [5, 0.01, 5, 5], False),  # still two
         ([0, 0, 0, 0], [1, 1, 1, 1], [5, 5, 5, 0.01], True),  # a letter would appear
+        ([0, 1, 1, 0], [1, 0, 0, 1], [5, 0.02, 0.02, 5], True),  # both of a letter's frames: it would be gone
     ],
 )
 def test_doubt(best: list[int], second: list[int], lead: list[float], in_doubt: bool) -> None:
     assert doubtful(rows(best, second, lead), blank=0) is in_doubt
+
+
+def test_a_third_symbol_counts_too() -> None:
+    made = rows([0, 1, 1, 0], [1, 0, 0, 1], [5, 0.02, 5, 5])
+    assert not doubtful(made, blank=0)
+    made[1, 2] = made[1, 1] - 0.03
+    assert doubtful(made, blank=0)
 
 
 def test_the_margin_decides() -> None:

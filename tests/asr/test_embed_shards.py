@@ -85,8 +85,6 @@ def test_the_same_vectors_are_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_without_vectors_there_are_no_files(tmp_path: Path) -> None:
-    shards = Shards(
-        tmp_path, format="npy", total=0, width=1, dtype=np.dtype(np.float32), most_bytes=8, key_types=KEYS
-    )
+    shards = Shards(tmp_path, format="npy", total=0, width=1, dtype=np.dtype(np.float32), most_bytes=8, key_types=KEYS)
     shards.close()
     assert (shards.names, list(tmp_path.iterdir())) == ([], [])

@@ -54,7 +54,10 @@ def main() -> None:
     parser.add_argument("--hour", action="store_true", help="align an hour, too: a minute or two")
     args = parser.parse_args()
     columns = ("frames", "letters", "Mcells", "ours s", "Mcells/s", "plain s", "times")
-    print(" ".join(f"{name:>{width}}" for name, width in zip(columns, (8, 8, 9, 9, 9, 9, 7), strict=True)), " torchaudio s")
+    print(
+        " ".join(f"{name:>{width}}" for name, width in zip(columns, (8, 8, 9, 9, 9, 9, 7), strict=True)),
+        " torchaudio s",
+    )
     for frames, letters in SIZES:
         rows, said = speech(frames, letters, wrong=0.1)
         cells = frames * (2 * letters + 1) / 1e6

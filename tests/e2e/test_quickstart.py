@@ -24,7 +24,10 @@ def test_quickstart_then_nothing_to_do(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (version / "files" / "transcripts.jsonl").read_text().splitlines()]
     clips = [json.loads(line) for line in (spec.parent / "clips.jsonl").read_text().splitlines()]
     assert {Path(r["path"]).name for r in rows} == {Path(c["audio"]).name for c in clips}
-    assert [r["path"] for r in rows if r["status"] == "decode_error"], "the corrupt recording has its status"
+    failed = {Path(r["path"]).name: (r["status"], r["error"]["class"]) for r in rows if r["error"]}
+    assert failed == {"corrupt.flac": ("decode_error", "corrupt"), "too-short.wav": ("too_short", "too_short")}
+    assert first.returncode == 0, "a recording that fails does not fail the job"
+    assert "corrupt.flac" in (version / "report.html").read_text(), "and it is reported"
     metrics = manifest(store, "quickstart-asr")["metrics"]
     assert 0 < metrics["wer"] <= 0.15
     assert re.search(r"wer", first.stdout, re.IGNORECASE)

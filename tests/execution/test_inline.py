@@ -12,6 +12,7 @@ import pytest
 from runner.execution import events, runs
 from runner.execution.alarm import CANCEL
 from runner.schema.errors import InfeasibleError, StoreError
+from runner.schema.jobs.asr_transcribe import AsrTranscribe
 from runner.store.local import Store, open_store
 from runner.ui.progress import Lines
 from tests.execution import toys
@@ -44,7 +45,7 @@ def test_a_job_becomes_an_artifact_with_all_that_the_manifest_promises(tmp_path:
     assert manifest.run["attempts"] == 1
     assert manifest.run["executor"] == "inline"
     assert manifest.environment["packages"]["torch"]
-    assert manifest.code["code_version"] == 1
+    assert manifest.code["code_version"] == AsrTranscribe.code_version
     assert json.loads((folder / "report.json").read_text())["name"] == "toy@v1"
     assert store.holder("toy") is None
 

@@ -16,7 +16,7 @@ import pytest
 from runner.execution import cluster, runs
 from runner.execution.runs import Run
 from runner.store.local import Store, open_store
-from tests.e2e.helpers import ROOT, alive, environment
+from tests.e2e.helpers import ROOT, alive, environment, in_session
 from tests.execution import toys
 from tests.execution.helpers import applied, folder_with, planned, spec
 
@@ -73,7 +73,7 @@ def test_a_signal_ends_the_apply_and_the_next_one_resumes(
     said, _ = apply.communicate(timeout=30)
     assert apply.returncode == 130, said
     assert "Traceback" not in said
-    _wait(lambda: not alive(tmp_path.name), within_s=5)
+    _wait(lambda: not alive(tmp_path.name) and not in_session(apply.pid), within_s=5)
     assert (_only(store).state, store.holder("toy")) == ("cancelled", None)
     plan, store = planned(tmp_path, spec())
     (result,) = applied(plan, store, toys.resumable)
@@ -89,7 +89,7 @@ def test_a_deaf_job_is_interrupted_all_the_same(tmp_path: Path, words: list[str]
     apply.send_signal(signal.SIGINT)
     said, _ = apply.communicate(timeout=30)
     assert apply.returncode == 130, said
-    _wait(lambda: not alive(tmp_path.name), within_s=5)
+    _wait(lambda: not alive(tmp_path.name) and not in_session(apply.pid), within_s=5)
     assert _only(store).state == "cancelled"
 
 
@@ -106,7 +106,7 @@ def test_a_second_signal_stops_at_once_and_leaves_no_process(tmp_path: Path, wor
     said, _ = apply.communicate(timeout=30)
     assert apply.returncode == 130, said
     assert time.monotonic() - began < 4
-    _wait(lambda: not alive(tmp_path.name), within_s=5)
+    _wait(lambda: not alive(tmp_path.name) and not in_session(apply.pid), within_s=5)
     assert (_only(store).state, store.holder("toy")) == ("cancelled", None)
 
 
@@ -122,7 +122,7 @@ def test_ctrl_c_while_ray_shuts_down_changes_nothing(tmp_path: Path) -> None:
     said, _ = apply.communicate(timeout=30)
     assert apply.returncode == 0, said
     assert not list(Path(tempfile.gettempdir()).glob(f"{cluster.TEMP}{apply.pid}-*"))
-    assert not alive(tmp_path.name)
+    assert not alive(tmp_path.name) + in_session(apply.pid)
 
 
 @pytest.mark.parametrize("words", EXECUTORS)
@@ -137,17 +137,18 @@ def test_kill_9_leaves_an_interrupted_run_that_the_next_apply_finishes(tmp_path:
     plan, store = planned(tmp_path, spec())
     (result,) = applied(plan, store, toys.resumable)  # at once: the work of the killed apply is ended first
     assert (result.action, result.attempts) == ("created", 2)
-    _wait(lambda: not alive(tmp_path.name), within_s=10)
+    _wait(lambda: not alive(tmp_path.name) and not in_session(apply.pid), within_s=10)
 
 
 def test_two_applies_at_once_make_one_artifact(tmp_path: Path) -> None:
     folder_with(tmp_path, spec())
     store = open_store(_place(tmp_path))
-    first = _start(tmp_path, "slow_write", ["--local"])
+    first = _start(tmp_path, "write_when_told", ["--local"])
     _wait(lambda: _works(store))
-    second = _start(tmp_path, "slow_write", ["--local"])
+    second = _start(tmp_path, "write_when_told", ["--local"])
     said, _ = second.communicate(timeout=60)
     assert second.returncode == 5, said
+    (tmp_path / "go").touch()
     first.communicate(timeout=60)
     assert first.returncode == 0
     assert store.versions("toy") == ["v1"]

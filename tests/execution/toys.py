@@ -180,6 +180,16 @@ def deaf_with_child(spec: Any, ctx: Context) -> Result:
     return deaf(spec, ctx)
 
 
+def write_when_told(spec: Any, ctx: Context) -> Result:
+    """Waits for a file `go` beside the spec."""
+    ctx.progress(0, 1, "naps")
+    deadline = time.monotonic() + 120
+    while not (ctx.folder / "go").exists():
+        assert time.monotonic() < deadline, "nobody told"
+        time.sleep(0.05)
+    return write(spec, ctx)
+
+
 def slow_write(spec: Any, ctx: Context) -> Result:
     """Takes two seconds."""
     ctx.progress(0, 1, "naps")

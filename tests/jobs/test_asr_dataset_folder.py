@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import datasets
@@ -35,7 +36,11 @@ def test_three_clips(tmp_path: Path, embedded: bool) -> None:
     assert (made.result.action, made.result.message) == ("created", "")
     ordered = [Path(row["audio"]).name for row in clips(*NAMES)]
     by_row = [f"data/speech/{number}{Path(name).suffix}" for number, name in enumerate(ordered)]
-    assert [row["path"] for row in made.rows] == (by_row if embedded else ordered)
+    names = by_row if embedded else ordered
+    assert [row["path"] for row in made.rows] == names
+    report = json.loads((made.records.parent / "report.json").read_text("utf-8"))
+    assert [row[0] for row in report["tables"][0]["rows"]] == names, "the report calls them as the results do"
+    assert (made.records.parent / "report.html").read_text("utf-8").count("<audio ") == 3, "and plays them"
     plain = transcribe(
         tmp_path, store="plain", data={"audio": [str(CLIPS / name) for name in NAMES]}, window={"length_s": 5.0}
     )

@@ -74,8 +74,8 @@ def test_reasons_for_a_model_and_for_another_source(house: House) -> None:
 
 def test_reasons_for_new_code(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     house.publish(house.step())
-    monkeypatch.setattr(AsrTranscribe, "code_version", 2)
-    assert house.step().reasons == ("code_version 1 -> 2",)
+    monkeypatch.setattr(AsrTranscribe, "code_version", AsrTranscribe.code_version + 1)
+    assert house.step().reasons == ("code_version 2 -> 3",)
 
 
 def test_going_back_moves_latest(house: House) -> None:

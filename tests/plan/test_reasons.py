@@ -51,5 +51,5 @@ def test_a_hub_model_that_moved_names_both_commits(house: House) -> None:
     pin = {"field": "model", "files": 1, "size": 1}
     old = replace(old, inputs=({**pin, "ref": "hf:o/m@" + "a" * 40, "digest": "commit:" + "a" * 40},))
     new = Input(**pin, ref="hf:o/m@" + "b" * 40, digest="commit:" + "b" * 40)
-    found = differences(old, result={}, inputs=[new], code_version=1, made=(), before=lambda _: (), now=lambda _: ())
+    found = differences(old, result={}, inputs=[new], code_version=2, made=(), before=lambda _: (), now=lambda _: ())
     assert found == ("model: commit aaaaaaaa -> bbbbbbbb",)

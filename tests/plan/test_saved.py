@@ -87,8 +87,8 @@ def test_another_store_or_another_runner(house: House, tmp_path: Path, monkeypat
 
 def test_another_code_version_of_the_kind(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     path = _saved(house)
-    monkeypatch.setattr(AsrTranscribe, "code_version", 2)
-    assert "a: code_version 1 -> 2" in _stale(house, path)
+    monkeypatch.setattr(AsrTranscribe, "code_version", AsrTranscribe.code_version + 1)
+    assert "a: code_version 2 -> 3" in _stale(house, path)
 
 
 def _without(key: str) -> Callable[[dict[str, Any]], object]:

@@ -189,8 +189,45 @@ def test_damaged_json_is_a_plan_error(tmp_path: Path, text: str) -> None:
 def test_own_code_needs_trust(tmp_path: Path) -> None:
     folder = model(tmp_path)
     (folder / "preprocessor_config.json").write_text(json.dumps({"auto_map": {"AutoFeatureExtractor": "x.Y"}}))
+    (folder / "x.py").touch()
     assert "(preprocessor_config.json: auto_map)" in refusal(tmp_path)
     assert resolve("./model", folder=tmp_path, trust_remote_code=True).family.name == "wav2vec2"
+
+
+def test_own_code_of_a_feature_extractor_inside_a_processor_needs_trust_too(tmp_path: Path) -> None:
+    folder = model(tmp_path)
+    inside = {"feature_extractor": {"auto_map": {"AutoFeatureExtractor": "x.Y"}}}
+    (folder / "processor_config.json").write_text(json.dumps(inside))
+    assert "(processor_config.json: auto_map); read it, then set model.trust_remote_code: true" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("named", ["other/model--x.Y", ["other/model--x.Y", None]])
+def test_code_of_another_repository_is_pinned_by_nothing(tmp_path: Path, named: Any) -> None:
+    folder = model(tmp_path)
+    (folder / "tokenizer_config.json").write_text(json.dumps({"auto_map": {"AutoTokenizer": named}}))
+    message = refusal(tmp_path, trust_remote_code=True)
+    assert "takes its code from 'other/model' (tokenizer_config.json: auto_map), which nothing pins" in message
+    assert "with 'x.py' in its folder, and 'x.Y' in auto_map" in message
+
+
+def test_code_that_is_no_input_is_refused(tmp_path: Path) -> None:
+    folder = model(tmp_path)
+    (folder / "tokenizer_config.json").write_text(json.dumps({"auto_map": {"AutoTokenizer": "sub/own.Own"}}))
+    (folder / "sub").mkdir()
+    (folder / "sub" / "own.py").touch()
+    assert "takes its code from 'sub/own.py'" in refusal(tmp_path, trust_remote_code=True)
+
+
+def test_configs_for_each_version_are_refused(tmp_path: Path) -> None:
+    folder = model(tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "configuration_files": ["config.4.0.0.json"]}))
+    assert "another config for each version" in refusal(tmp_path)
+
+
+def test_an_adapter_beside_the_weights_is_refused(tmp_path: Path) -> None:
+    (model(tmp_path) / "adapter_config.json").write_text("{}")
+    assert "PEFT adapter beside its weights" in refusal(tmp_path)
 
 
 def test_no_vocabulary(tmp_path: Path) -> None:

@@ -7,10 +7,11 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy
 import pytest
 
 from runner.context import Plot
-from runner.report.build import MAX_ROWS, html, write
+from runner.report.build import MAX_ROWS, html, plain, write
 from tests.report.reports import HOSTILE, hostile, report, table, wav
 
 
@@ -45,6 +46,12 @@ class Page(HTMLParser):
 def page(**changes: object) -> Page:
     made = report(**changes)
     return Page(html(made.to_json(), audio_root=made.audio_root))
+
+
+def test_numbers_of_other_libraries_are_numbers() -> None:
+    metrics = {"count": numpy.int64(3), "rate": numpy.float32(0.5), "none": numpy.float64("inf"), "yes": True}
+    assert plain(metrics) == {"count": 3, "rate": 0.5, "none": None, "yes": True}
+    assert json.loads(json.dumps(plain(metrics), allow_nan=False)) == plain(metrics)
 
 
 def test_both_files_say_the_same(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.report.plot import axis
-from runner.report.text import duration, moment, size, value
+from runner.report.text import duration, moment, value
 
 
 @pytest.mark.parametrize(
@@ -29,11 +29,10 @@ def test_values(thing: Any, text: str) -> None:
     assert value(thing) == text
 
 
-def test_durations_and_sizes() -> None:
+def test_durations() -> None:
     assert [duration(s) for s in (0.0042, 3.14159, 59.99, 125, 12000, None)] == [
         *("4.2 ms", "3.14 s", "60 s", "2 min 5 s", "3 h 20 min", "–"),
     ]
-    assert [size(n) for n in (0, 512, 2_700_000, 1_261_900_000, None)] == ["0 B", "512 B", "2.7 MB", "1.26 GB", "–"]
 
 
 def test_moments() -> None:

@@ -151,6 +151,8 @@ BROKEN: dict[str, tuple[str | bytes, str]] = {
         "5:20: decode.language: expected text: two or three ... got the text 'portuguese'; see ... .language`"),
     "window": (GOOD + "window: {length_s: 2, context_s: 1}\n",
         "5:9: window: context_s must be at most a quarter of length_s; see `runner explain asr-transcribe.window`"),
+    "unpinned": (GOOD.replace("./m", "{id: a/b, revision: v2, trust_remote_code: true}"),
+        "3:8: model: trust_remote_code runs the hub's code, so revision must be ... got 'v2'; see ... .model`"),
     "block-empty": (GOOD + "gates:\n",
         "5:7: gates: expected a mapping with max_wer, max_cer, ... got nothing; give a value or remove the line"),
     "block-list": (GOOD + "gates: [max_wer]\n",

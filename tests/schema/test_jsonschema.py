@@ -26,6 +26,7 @@ VALIDATOR = jsonschema.Draft7Validator(SCHEMA)
 UNSAYABLE = {
     "a whole number has no point": GOOD + "decode: {beam_size: 8.0}\n",
     "window: context against length": GOOD + "window: {length_s: 2, context_s: 1}\n",
+    "code of a hub is pinned": GOOD.replace("./m", "{id: a/b, trust_remote_code: true}"),
     "subtitles need word times": GOOD + "outputs: [srt]\ndecode: {timestamps: none}\n",
     "a language model needs a beam": GOOD + "decode: {lm: a.arpa}\n",
     "one calibration": GOOD + "confidence: {calibrate: true, calibration: c.json}\n",
@@ -37,7 +38,13 @@ UNSAYABLE = {
     "a reference is well formed": GOOD.replace("./m", '"artifact:A"'),
     "a secret stands in a secret field only": GOOD.replace("./m", "${env:M}"),
 }
-ACROSS_FIELDS = {"window", "needs_times", "one_of", "needs"}  # errors above that a change of one field can raise
+ACROSS_FIELDS = {
+    "window",
+    "needs_times",
+    "unpinned",
+    "one_of",
+    "needs",
+}  # the types of the errors above that a change of one field can raise
 VALUES: list[Any] = [
     *(
         None,

@@ -31,7 +31,9 @@ def load(variant: Variant, source: Source, *, device: str) -> Opened:
     """A session of ONNX Runtime on a GPU."""
     _check()
     if device != "cuda":
-        raise JobError("not available here: TensorRT needs a GPU, and the job has none (compute.gpus)", failure="Infeasible")
+        raise JobError(
+            "not available here: TensorRT needs a GPU, and the job has none (compute.gpus)", failure="Infeasible"
+        )
     providers: list[Any] = [(PROVIDER, OPTIONS), *session.on(device)]
     return runtime.open_session(source, device=device, precision="fp16", why=WHAT, providers=providers)
 

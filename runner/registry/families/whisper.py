@@ -15,7 +15,11 @@ FAMILY = Family(
     mask="always",
     normalise="log mel, clipped 8 below its maximum and scaled, by the feature extractor",
     languages="decode.language, or detected",
-    limits=("windows are 30 s whatever their content", "it may write text for silence"),
+    limits=(
+        "windows are computed as 30 s whatever their content",
+        "it may write text for noise, and repeat itself",
+        "word times come from attention and are off by some tenths of a second; letters have none",
+    ),
     head=("proj_out.weight", "model.decoder.embed_tokens.weight"),
     keys={
         "vocab_size": "vocab_size",
