@@ -181,10 +181,11 @@ def test_what_the_model_has_not_is_said_before_the_work(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("pooling", ["none", "mean", "word"])
-@pytest.mark.parametrize(("workers", "seconds", "stop_after"), [(1, 1000, None), (3, 5, None), (1, 4, 3)])
+@pytest.mark.parametrize("how", [(1, 1000, None), (3, 5, None), (1, 4, 3)], ids=["large", "workers", "stopped"])
 def test_the_same_bytes_whatever_the_batches_workers_and_interruptions(
-    workers: int, seconds: int, stop_after: int | None, pooling: str, tmp_path: Path, plain: dict[str, Ran]
+    how: tuple[int, int, int | None], pooling: str, tmp_path: Path, plain: dict[str, Ran]
 ) -> None:
+    workers, seconds, stop_after = how
     first: list[tuple[int, int]] = []
     fields: Fields = {"batch": {"seconds": seconds}, "pooling": pooling}
     if stop_after is not None:

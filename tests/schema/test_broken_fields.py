@@ -72,7 +72,8 @@ BROKEN: dict[str, tuple[str | bytes, str]] = {
     "data-neither": (GOOD.replace("{audio: [x.flac]}", "{}"),
         "4:7: data: give exactly one of audio and manifest; see `runner explain asr-transcribe.data`"),
     "data-null": (GOOD.replace("{audio: [x.flac]}", ""),
-        "4:6: data: expected a mapping with audio, manifest, root, text and validation; got nothing; give a value or remove the line"),
+        "4:6: data: expected a mapping with audio, manifest, root, text and validation; got nothing; "
+        "give a value or remove the line"),
     "data-audio-text": (GOOD.replace("[x.flac]", "x.flac"),
         """4:15: data.audio: expected a list of 1 to ... got the text 'x.flac'; put it in brackets: ["x.flac"]"""),
     "data-audio-empty": (GOOD.replace("[x.flac]", "[]"),
