@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from runner.asr import alphabet, features
-from runner.asr.acoustic import SMALL, settle_arithmetic
+from runner.asr.acoustic import SMALL, features_of, settle_arithmetic
 from runner.asr.features import Features
 from runner.asr.pieces import Source
 from runner.asr.training import loop, network, spelling
@@ -165,6 +165,4 @@ def _spelling(model: Any, source: Source) -> Spelling:
 
 
 def _features(base: Source | None) -> Features:
-    if base is None or base.waveform:
-        return features.waveform(normalise=base is None or base.normalise)
-    return features.extractor(base.folder, rate=base.rate)
+    return features.waveform(normalise=True) if base is None else features_of(base)
