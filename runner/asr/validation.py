@@ -86,7 +86,7 @@ def learn(
         )
     apart = replace(ctx, checkpoints=ctx.checkpoints / "validation")
     apart.checkpoints.mkdir(exist_ok=True)
-    plain = replace(setup, beam_size=1, wording=None, calibration=None, timestamps="word")
+    plain = replace(setup, wording=None, calibration=None, timestamps="word")
     heard = _hear(apart, plain, texts, shape=shape, model_type=model_type, alphabet=alphabet)
     tuned = fitted = None
     if tunes and setup.wording is not None and alphabet is not None:

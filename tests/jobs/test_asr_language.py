@@ -12,14 +12,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import soundfile
 
-from runner.asr import arpa
+from runner.asr import arpa, calibration
 from runner.context import Context, Pool, Result, Worker
 from runner.execution.failures import Cancelled
 from runner.execution.order import JobFunction
 from runner.jobs import asr_transcribe
+from tests.asr import tiny_whisper
 from tests.jobs.helpers import CLIPS, Fields, Ran, apply, clips, manifest, ran, spec, transcribe
 from tests.quickstart.corpus import HELD_OUT_VOICES, HERTZ, render
 from tests.quickstart.sentences import split
@@ -174,6 +176,27 @@ def test_a_calibration_of_the_same_decoding_is_taken_without_doubt(folder: Path)
     first, second = (ran(result, store) for result in results)
     assert second.transcripts == first.transcripts
     assert "made with other" not in " ".join(report(second)["notes"])
+
+
+@pytest.mark.slow
+def test_whisper_is_calibrated_on_words_of_the_beam_that_it_transcribes_with(tmp_path: Path) -> None:
+    model = {"id": str(tiny_whisper.save(tmp_path / "model"))}
+    rows = manifest(tmp_path, clips(*(path.name for path in CLIPS.glob("*.wav"))))
+    more: Fields = {"model": model, "decode": {"beam_size": 3, "language": "pt"}, "window": {"length_s": 2.0, "context_s": 0.5}}
+    plain = transcribe(tmp_path, name="plain", data={"manifest": rows}, **more)
+    greedy = transcribe(tmp_path, name="greedy", data={"manifest": rows}, **{**more, "decode": {"language": "pt"}})
+    data = {"manifest": rows, "validation": rows}
+    found = transcribe(tmp_path, name="calibrated", data=data, confidence={"calibrate": True}, **more)
+    made, content = calibration.load(found.files / "calibration.json")
+    own = [[word["confidence"] for word in row["words"]] for row in plain.rows]
+    assert own != [[word["confidence"] for word in row["words"]] for row in greedy.rows], "beams would make no difference"
+    assert content["validation"]["words"] == sum(map(len, own)) == found.manifest["metrics"]["confidence_words"]
+    assert content["decoding"]["beam_size"] == 3
+    for before, row in zip(own, found.rows, strict=True):
+        calibrated = [word["confidence"] for word in row["words"]]
+        assert calibrated == pytest.approx(made.apply(np.array(before)).tolist(), abs=0.02)
+    ece = found.manifest["metrics"]["confidence_ece"], plain.manifest["metrics"]["confidence_ece"]
+    assert ece[0] < ece[1]
 
 
 def test_hotwords_are_heard_where_they_were_missed(folder: Path, greedy: Ran) -> None:
