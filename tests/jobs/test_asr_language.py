@@ -182,14 +182,15 @@ def test_a_calibration_of_the_same_decoding_is_taken_without_doubt(folder: Path)
 def test_whisper_is_calibrated_on_words_of_the_beam_that_it_transcribes_with(tmp_path: Path) -> None:
     model = {"id": str(tiny_whisper.save(tmp_path / "model"))}
     rows = manifest(tmp_path, clips(*(path.name for path in CLIPS.glob("*.wav"))))
-    more: Fields = {"model": model, "decode": {"beam_size": 3, "language": "pt"}, "window": {"length_s": 2.0, "context_s": 0.5}}
+    window = {"length_s": 2.0, "context_s": 0.5}
+    more: Fields = {"model": model, "decode": {"beam_size": 3, "language": "pt"}, "window": window}
     plain = transcribe(tmp_path, name="plain", data={"manifest": rows}, **more)
     greedy = transcribe(tmp_path, name="greedy", data={"manifest": rows}, **{**more, "decode": {"language": "pt"}})
     data = {"manifest": rows, "validation": rows}
     found = transcribe(tmp_path, name="calibrated", data=data, confidence={"calibrate": True}, **more)
     made, content = calibration.load(found.files / "calibration.json")
     own = [[word["confidence"] for word in row["words"]] for row in plain.rows]
-    assert own != [[word["confidence"] for word in row["words"]] for row in greedy.rows], "beams would make no difference"
+    assert own != [[word["confidence"] for word in row["words"]] for row in greedy.rows], "beams make no difference"
     assert content["validation"]["words"] == sum(map(len, own)) == found.manifest["metrics"]["confidence_words"]
     assert content["decoding"]["beam_size"] == 3
     for before, row in zip(own, found.rows, strict=True):
