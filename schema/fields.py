@@ -46,7 +46,7 @@ class FieldView:
 
 def _rank(name: str) -> int:
     # a stable sort: the fields that all kinds share stand first and last, the others as the class has them
-    return {"kind": -2, "name": -1, "compute": 1, "apiVersion": 2}.get(name, 0)
+    return {"kind": -3, "name": -2, "description": -1, "compute": 1, "apiVersion": 2}.get(name, 0)
 
 
 @cache

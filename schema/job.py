@@ -23,6 +23,9 @@ class Job(Block):
     name: Annotated[str, NEUTRAL, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", examples=["podcast-pt"])]
     """Name of the artifact: lower-case letters, digits and hyphens, at most 63 characters."""
 
+    description: Annotated[str | None, NEUTRAL, Field(min_length=1, max_length=1000)] = None
+    """What it is, in your words; the report begins with it."""
+
     compute: Annotated[Compute, BLOCK] = Compute()
     """Resources that the step asks for."""
 

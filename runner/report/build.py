@@ -47,7 +47,9 @@ class Report:
     audio_root: Path | None = None  # folder that relative paths of audio columns refer to; None embeds no players
 
     def to_json(self) -> Fields:
-        """JSON types only: NaN and infinities become null, tables are cut to ``MAX_ROWS`` rows, failures first."""
+        """JSON types only: NaN and infinities become null, tables are cut to ``MAX_ROWS`` rows, failures first; what
+        the spec says of itself is the first note."""
+        description = self.spec.get("description")
         said = {
             "schema_version": SCHEMA_VERSION,
             "name": self.name,
@@ -56,7 +58,7 @@ class Report:
             "failure": self.result.failure,
             "fingerprint": self.fingerprint,
             "run": self.run,
-            "notes": self.result.notes,
+            "notes": [*([description] if description else []), *self.result.notes],
             "metrics": self.result.metrics,
             "intervals": self.result.intervals,
             "gates": list(self.gates),

@@ -53,13 +53,11 @@ def _section(title: str, lines: list[str]) -> str:
 
 
 def _metrics(report: Fields) -> list[str]:
-    intervals = report["intervals"]
     rows = []
     for name, item in report["metrics"].items():
-        low_high = (
-            f"95% interval {value(intervals[name][0])} to {value(intervals[name][1])}" if name in intervals else ""
-        )
-        rows.append((name, value(item), low_high))
+        interval = report["intervals"].get(name)
+        between = f", 95% interval {value(interval[0])} to {value(interval[1])}" if interval else ""
+        rows.append((name, value(item) + between))  # one column: a long text among the values must not move all others
     return grid(rows)
 
 

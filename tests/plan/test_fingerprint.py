@@ -18,6 +18,7 @@ from tests.plan.house import House, write_model
 
 OTHER = {  # for every field a value that is not its default
     "name": "other",
+    "description": "in other words",
     "apiVersion": None,
     "kind": None,
     "model.id": None,

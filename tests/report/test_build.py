@@ -193,3 +193,9 @@ def test_marks_stay_inside_their_plot() -> None:
 def test_the_template_has_no_unescaped_place() -> None:
     folder = Path(__file__).parents[2] / "runner" / "report"
     assert not re.search(r"\|\s*safe|autoescape\s+false", (folder / "template.html").read_text(encoding="utf-8"))
+
+
+def test_what_the_spec_says_of_itself_comes_first() -> None:
+    said = report(spec={"kind": "asr-transcribe", "description": "Made up."}, notes=("a note",)).to_json()
+    assert said["notes"] == ["Made up.", "a note"]
+    assert "<li>Made up.</li>" in html(said, audio_root=None)

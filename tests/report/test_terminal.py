@@ -22,7 +22,7 @@ def test_it_says_what_the_page_says() -> None:
     assert text.startswith("clips@v1  asr-transcribe  published\n")
     for said in (
         "note: synthetic speech",
-        "95% interval 0.125 to 0.5",
+        "  wer         0.25, 95% interval 0.125 to 0.5\n",
         "max_wer  limit 0.3  value 0.25  met",
         "o cão dorme",
         "infer   1 min 35 s",

@@ -131,7 +131,7 @@ def test_sentences_are_read_from_the_source_and_inherited() -> None:
 
 def test_fields_of_a_kind_stand_in_the_order_of_writing() -> None:
     names = list(fields(AsrTranscribe))
-    assert names[:4] == ["kind", "name", "model", "data"]
+    assert names[:5] == ["kind", "name", "description", "model", "data"]
     assert names[-2:] == ["compute", "apiVersion"]
     assert set(names) == set(AsrTranscribe.model_fields)
 

@@ -22,6 +22,7 @@ matrix: {lang: [pt, es]}
 apiVersion: runner/v1
 kind: asr-transcribe
 name: news-${matrix.lang}
+description: the news of ${matrix.lang}
 model:
   id: jonatasgrosman/wav2vec2-large-xlsr-53-portuguese
   revision: "0123"
