@@ -40,7 +40,8 @@ class AudioData(Block):
     give `artifact:NAME@VERSION#path` where `root` leads to others."""
 
     root: Annotated[str | None, RESULT, Field(min_length=1, max_length=4096)] = None
-    """Folder that the manifest's audio paths are relative to; left out: the manifest's own folder."""
+    """Folder that the manifest's audio paths are relative to; left out: the manifest's own folder, or the spec's for a
+    table out of an artifact."""
 
     @model_validator(mode="after")
     def _one_source(self) -> AudioData:

@@ -66,7 +66,9 @@ def from_manifest(path: Path, *, name: str | None, root: str | None, folder: Pat
     Paths are shown as the plan's fingerprint shows them; what a datasets folder holds is told by its rows.
 
     ``name`` is the table as the spec has it, None for one out of an artifact: nobody needs to see where that lies.
-    ``root`` is the spec's own, relative to its ``folder``; what has no file of its own is put into ``unpacked``.
+    ``root`` is the spec's own, relative to its ``folder``; without it a table's own folder counts, but ``folder``
+    itself for one out of an artifact, whose paths are those of a spec. What has no file of its own is put into
+    ``unpacked``.
     Raises SpecError with every bad row, JobError for a datasets folder.
     """
     if manifest.is_arrow(path):
@@ -74,10 +76,11 @@ def from_manifest(path: Path, *, name: str | None, root: str | None, folder: Pat
         found = dataset_folder.rows(path, name=name or path.name, root=beside, unpacked=unpacked)
         yield from (Clip(path=row.path, shown=row.shown, text=row.text) for row in found)
         return
-    lies = manifest.table_of(path).parent
-    base = os.path.abspath(lies if root is None else folder / root)  # noqa: PTH100 (resolve would follow links)
     if root is None and name is not None:
+        base = os.path.abspath(manifest.table_of(path).parent)  # noqa: PTH100 (resolve would follow links)
         root = name if path.is_dir() else os.path.dirname(name)  # noqa: PTH120 (a text, like root)
+    else:
+        base = os.path.abspath(folder / (root or "."))  # noqa: PTH100 (as above)
     for row in manifest.read(path, root=Path(base)):
         shown = manifest.shown(row.audio, base=base, name=root or ".")
         yield Clip(path=str(row.audio), shown=shown, id=row.id, text=row.text, start=row.start, end=row.end)

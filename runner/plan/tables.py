@@ -20,12 +20,14 @@ from runner.store.local import Store
 
 
 def recordings(field: Field, target: Input, pinner: Pinner, *, folder: Path) -> list[Listed]:
-    """What the table of ``target`` names outside of its artifact. Raises PlanError or SpecError."""
+    """What the table of ``target`` names outside of its artifact, from the spec's ``folder`` on unless the field has a
+    `root` beside it: jobs write paths as their specs have them. Raises PlanError or SpecError.
+    """
     assert target.path is not None, f"{target.ref} is not made yet"
-    table = Path(target.path)
-    inside = table if table.is_dir() else table.parent
+    if field.beside("root", None) is None:
+        field = replace(field, block=field.block.model_copy(update={"root": "."}))
     found = pinner.listing(replace(field, value=target.path), folder=folder)
-    return [entry for entry in found if entry.shown != TABLE and not entry.path.is_relative_to(inside)]
+    return [entry for entry in found if entry.shown != TABLE and not entry.path.is_relative_to(target.path)]
 
 
 def pinned(target: Input, found: list[Listed], *, store: Store, planned: bool) -> Input:

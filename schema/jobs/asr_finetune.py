@@ -30,7 +30,8 @@ class TrainingData(Block):
     groups of the report."""
 
     root: Annotated[str | None, RESULT, Field(min_length=1, max_length=4096)] = None
-    """Folder that the audio paths of both tables are relative to; left out: each table's own folder."""
+    """Folder that the audio paths of both tables are relative to; left out: each table's own folder, or the spec's for
+    a table out of an artifact."""
 
 
 class Architecture(Block):

@@ -47,6 +47,8 @@ def test_a_table_given_by_an_absolute_path(folder: Path) -> None:
     assert _shown(folder, name, None) == list(files.of_manifest(Path(name), root=None, folder=folder))
 
 
-def test_nobody_sees_where_an_artifact_lies(folder: Path) -> None:
-    found = recordings.from_manifest(folder / "sub" / "m.jsonl", name=None, root=None, folder=folder, unpacked=folder)
+def test_a_table_of_an_artifact_names_recordings_as_the_spec_does(folder: Path) -> None:
+    artifact = folder / "sub" / "m.jsonl"  # nobody needs to see where it lies
+    found = list(recordings.from_manifest(artifact, name=None, root=None, folder=folder, unpacked=folder))
     assert [clip.shown for clip in found][:4] == ["a.wav", "../clips/a.wav", "b.wav", "../../above.wav"]
+    assert found[0].path == str(folder / "a.wav")

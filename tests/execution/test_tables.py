@@ -15,7 +15,7 @@ from runner.store.local import open_store
 from tests.execution.helpers import applied, folder_with, spec
 
 UP = spec("up")
-DOWN = spec("down", data={"manifest": "artifact:up#transcripts.jsonl", "root": "."})
+DOWN = spec("down", data={"manifest": "artifact:up#transcripts.jsonl"})
 
 
 def _lists(given: Any, ctx: Context) -> Result:

@@ -85,10 +85,18 @@ def test_recordings_that_are_missing_are_counted(house: House) -> None:
     assert ", 1 recording not found, fingerprint " in said
 
 
+def test_without_a_root_paths_are_those_of_the_spec(house: House) -> None:
+    _publish(house, house.step(name="up"))
+    step, other = _alone(house, root=None), _alone(house, root="elsewhere")
+    assert [entry.inputs[1].missing for entry in (step, other)] == [0, 2]
+    found = _inputs(house, step).check(Pinner(Digests(house.store.layout.digests)))["data.manifest"]
+    assert [name for name, _ in found] == ["clips/a.wav", "clips/b.wav"]
+
+
 def test_recordings_inside_the_artifact_are_its_own(house: House) -> None:
-    rows = b'{"audio": "cut/1.wav"}\n{"audio": "gone.wav"}\n'
-    house.publish(house.step(name="up"), files={"cuts.jsonl": rows, "cut/1.wav": b"1"})
-    step = _alone(house, "artifact:up@v1#cuts.jsonl", root=None)
+    files = {"set/state.json": b"{}", "set/data-00000.arrow": b"1"}  # as `Dataset.save_to_disk` leaves them
+    house.publish(house.step(name="up"), files=files)
+    step = _alone(house, "artifact:up@v1#set", root=None)
     assert "+" not in step.inputs[1].digest
     assert _inputs(house, step).check(Pinner(Digests(house.store.layout.digests)))["data.manifest"] == []
 
