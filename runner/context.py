@@ -94,6 +94,24 @@ class Pool(Protocol):
         ...
 
 
+class Team(Protocol):
+    """``size`` processes that do one piece of work together, for example train one model."""
+
+    size: int
+
+    def run(self, work: Callable[[Context], Any], ctx: Context) -> Any:
+        """Call ``work`` in each process of the team; what it returned in the first.
+
+        Each is given ``ctx`` with what belongs to it alone: only the first process is heard, and none has another pool
+        or team. A team of one is this process. The processes of a larger one are new and have joined
+        torch.distributed (gloo on CPUs, NCCL on GPUs, one GPU each; see ``runner.ranks``), with RANK, WORLD_SIZE,
+        LOCAL_RANK and LOCAL_WORLD_SIZE set. ``work`` and what it returns must be picklable. The first failure ends
+        them all and is raised here; the death of a process is `Preempted`, so that the next attempt goes on from the
+        checkpoints.
+        """
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Context:
     """Where a job runs. Paths exist; ``out`` and ``records`` are emptied before each attempt, ``checkpoints`` stays."""
@@ -106,6 +124,7 @@ class Context:
     inputs: Mapping[str, Given]  # by spec field
     threads: int  # CPU threads of each worker
     pool: Pool
+    team: Team
     device: str  # "cpu" or "cuda"
     progress: Callable[[int, int, str], None]  # (done, total, unit)
     log: Callable[[str], None]

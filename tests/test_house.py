@@ -27,14 +27,15 @@ HEAVY = {"torch", "transformers", "ray", "numpy", "triton", "datasets"}
 MAY_IMPORT = {
     "schema": set(),
     "context": set(),
+    "ranks": set(),
     "store": {"schema"},
     "registry": {"schema"},
     "plan": {"schema", "registry", "store"},
     "report": {"schema", "context"},
     "ui": {"schema"},
-    "asr": {"schema", "context", "kernels", "registry"},
+    "asr": {"schema", "context", "ranks", "kernels", "registry"},
     "kernels": set(),
-    "jobs": {"schema", "context", "registry", "asr", "report", "kernels"},
+    "jobs": {"schema", "context", "ranks", "registry", "asr", "report", "kernels"},
     "execution": {"schema", "context", "plan", "registry", "store", "report", "ui"},
     "cli": {"schema", "plan", "registry", "store", "execution", "report", "ui"},
 }

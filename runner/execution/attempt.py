@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from runner.context import Context, Pool, Result
+from runner.context import Context, Pool, Result, Team
 from runner.execution import capture, environment, events, failures, limits
 from runner.execution.alarm import CANCEL, Alarm
 from runner.execution.events import Writer
@@ -33,14 +33,22 @@ PROGRESS_S = 0.25  # between two progress events: the stream of a day stays belo
 
 @dataclass(frozen=True, kw_only=True)
 class Tools:
-    """What an executor needs to make a pool."""
+    """What an executor needs to make a crew."""
 
     folder: Path  # of the run
     check: Callable[[], None]
     log: Callable[[str], None]
 
 
-def carry_out(order: Order, *, pool: Callable[[Tools], Pool], hard: Callable[[Stop], None]) -> Outcome:
+@dataclass(frozen=True, kw_only=True)
+class Crew:
+    """The processes at the disposal of a job."""
+
+    pool: Pool
+    team: Team
+
+
+def carry_out(order: Order, *, crew: Callable[[Tools], Crew], hard: Callable[[Stop], None]) -> Outcome:
     """Carry ``order`` out. Raises nothing: what went wrong is in the outcome, the events and the log.
 
     ``hard`` ends a job that does not stop when it must; it does not return.
@@ -48,27 +56,27 @@ def carry_out(order: Order, *, pool: Callable[[Tools], Pool], hard: Callable[[St
     try:
         folder = open_store(order.store).run_folder(order.run)
         with contextlib.closing(Writer(folder / events.FILE, order.run)) as writer:
-            return _captured(order, folder, writer, pool, hard)
+            return _captured(order, folder, writer, crew, hard)
     except (UserError, OSError) as error:  # the stream or the log cannot be written
         return failed(error)
 
 
 def _captured(
-    order: Order, folder: Path, writer: Writer, pool: Callable[[Tools], Pool], hard: Callable[[Stop], None]
+    order: Order, folder: Path, writer: Writer, crew: Callable[[Tools], Crew], hard: Callable[[Stop], None]
 ) -> Outcome:
     alarm = Alarm(marker=folder / CANCEL, timeout_s=order.timeout_s, hard=hard)
     writer.write("state", state="running", attempt=order.attempt, process=asdict(me()))
     share = order.share
     with capture.captured(folder / capture.FILE) as say, limits.applied(threads=share.threads, gpus=share.gpus):
-        tools = Tools(folder=folder, check=alarm.check, log=_teller(writer, say))
-        return _guarded(order, alarm, writer, pool(tools), tools)
+        tools = Tools(folder=folder, check=alarm.check, log=teller(writer, say))
+        return _guarded(order, alarm, writer, crew(tools), tools)
 
 
-def _guarded(order: Order, alarm: Alarm, writer: Writer, pool: Pool, tools: Tools) -> Outcome:
+def _guarded(order: Order, alarm: Alarm, writer: Writer, crew: Crew, tools: Tools) -> Outcome:
     try:
         inputs = Inputs(step=order.step, spec=spec_of(order.step), store=open_store(order.store))
         with alarm.watching():
-            result = _run(order, inputs, writer, pool, tools)
+            result = _run(order, inputs, writer, crew, tools)
         return Outcome(state="made", made=_made(order, inputs, result))
     except (Cancelled, KeyboardInterrupt):
         tools.log("cancelled")
@@ -83,7 +91,7 @@ def spec_of(step: Step) -> Job:
     return job_class(step.kind).model_validate(step.spec)
 
 
-def _run(order: Order, inputs: Inputs, writer: Writer, pool: Pool, tools: Tools) -> Result:
+def _run(order: Order, inputs: Inputs, writer: Writer, crew: Crew, tools: Tools) -> Result:
     step = order.step
     run = order.job or discover.load("runner.jobs", step.kind).run
     context = Context(
@@ -94,9 +102,10 @@ def _run(order: Order, inputs: Inputs, writer: Writer, pool: Pool, tools: Tools)
         checkpoints=tools.folder / "checkpoints",
         inputs=inputs.given(tools.log),
         threads=order.share.threads,
-        pool=pool,
+        pool=crew.pool,
+        team=crew.team,
         device="cuda" if order.share.gpus else "cpu",
-        progress=_Progress(writer),
+        progress=ProgressEvents(writer),
         log=tools.log,
         metric=lambda name, value: writer.write("metric", name=name, value=value),
         check=tools.check,
@@ -167,7 +176,7 @@ def failed(error: BaseException) -> Outcome:
     )
 
 
-class _Progress:
+class ProgressEvents:
     """Turns a job's progress into events, not too many."""
 
     def __init__(self, writer: Writer) -> None:
@@ -181,7 +190,9 @@ class _Progress:
             self._writer.write("progress", done=done, total=total, unit=unit)
 
 
-def _teller(writer: Writer, say: Callable[[str], None]) -> Callable[[str], None]:
+def teller(writer: Writer, say: Callable[[str], None]) -> Callable[[str], None]:
+    """Says a text with ``say`` and writes it as an event."""
+
     def tell(text: str) -> None:
         say(text)
         writer.write("log", text=text)

@@ -48,6 +48,8 @@ def prepare(address: str | None) -> Place:
         RAY_USAGE_STATS_ENABLED="0",
         RAY_USAGE_STATS_PROMPT_ENABLED="0",
         RAY_COLOR_PREFIX="0",  # what ray prints all the same is plain
+        RAY_CHDIR_TO_TRIAL_DIR="0",  # Ray Train leaves its processes where they are
+        RAY_TRAIN_METRICS_ENABLED="0",
         RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="1",  # num_gpus=0 hides the GPUs (ray#54868)
         PYTHONPATH=_with_checkout(os.environ.get("PYTHONPATH", "")),
     )

@@ -1,4 +1,5 @@
-"""The default executor: attempts are ray tasks, pools are ray actors. Imported only when something has to run."""
+"""The default executor: attempts are ray tasks, pools are ray actors, teams are Ray Train's. Imported only when
+something has to run."""
 
 from __future__ import annotations
 
@@ -11,15 +12,16 @@ from typing import Any
 
 import ray
 
-from runner.context import Pool
 from runner.execution import attempt, cluster, events, failures, guard
 from runner.execution.alarm import CANCEL, GRACE_S
-from runner.execution.attempt import Tools
+from runner.execution.attempt import Crew, Tools
 from runner.execution.cluster import Place
 from runner.execution.failures import Stop
 from runner.execution.order import Order, Outcome
 from runner.execution.pool import SoloPool
 from runner.execution.ray_pool import RayPool
+from runner.execution.ray_team import RayTeam
+from runner.execution.team import SoloTeam
 from runner.plan.capacity import Capacity
 from runner.schema.errors import InfeasibleError
 from runner.store.local import open_store
@@ -149,13 +151,15 @@ class Ray:
 
 def _carry(order: Order) -> Outcome:
     """The task: runs in a process of the cluster."""
+    return attempt.carry_out(order, crew=lambda tools: _crew(order, tools), hard=_hard)
 
-    def pool(tools: Tools) -> Pool:
-        if order.share.workers == 1:
-            return SoloPool(1, tools.check)
-        return RayPool(order.share, folder=tools.folder, log=tools.log, check=tools.check)
 
-    return attempt.carry_out(order, pool=pool, hard=_hard)
+def _crew(order: Order, tools: Tools) -> Crew:
+    share = order.share
+    if share.workers == 1:
+        return Crew(pool=SoloPool(1, tools.check), team=SoloTeam())
+    pool = RayPool(share, folder=tools.folder, log=tools.log, check=tools.check)
+    return Crew(pool=pool, team=RayTeam(share, timeout_s=order.timeout_s, log=tools.log, check=tools.check))
 
 
 def _hard(_reason: Stop) -> None:

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from runner import ranks
 from runner.context import Context, LedgerLine, Result
 from runner.schema.errors import JobError
 
@@ -195,3 +196,89 @@ def slow_write(spec: Any, ctx: Context) -> Result:
     ctx.progress(0, 1, "naps")
     time.sleep(2)
     return write(spec, ctx)
+
+
+def team(spec: Any, ctx: Context) -> Result:
+    """Every process tells who it is, and they add up their numbers."""
+    found = ctx.team.run(_met, ctx)
+    (ctx.out / "numbers.txt").write_text(f"{found['sum']}")
+    return Result(metrics=found)
+
+
+def _met(ctx: Context) -> dict[str, Any]:
+    from torch import distributed
+
+    number = ranks.rank()
+    ctx.log(f"told by process {number}")
+    ctx.progress(1, 1, "meetings")
+    ctx.metric("rank", number)
+    print(f"printed by process {number}", flush=True)
+    names = ("LOCAL_RANK", "WORLD_SIZE", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
+    backend = str(distributed.get_backend()) if distributed.is_initialized() else ""
+    me = {"pid": os.getpid(), "backend": backend, "listens": listening(), "ctx": [ctx.team.size, ctx.pool.workers]}
+    every = ranks.of_all(me | {"environment": [os.environ.get(name) for name in names]})
+    ranks.meet()
+    first = ranks.from_first(lambda: f"from {number}")
+    return {"sum": sum(ranks.of_all(number + 1)), "every": every, "first": first, "here": os.getpid()}
+
+
+def team_fails(spec: Any, ctx: Context) -> Result:
+    """The second process finds something wrong; the first only notices that it is gone."""
+    ctx.team.run(_fails, ctx)
+    return Result(metrics={})
+
+
+def _fails(ctx: Context) -> None:
+    if ranks.rank() == 1:
+        raise JobError("the loss became nan", failure="NaN")
+    ranks.meet()
+
+
+def team_loses_one_once(spec: Any, ctx: Context) -> Result:
+    """The second process of the first attempt is killed, as by the kernel."""
+    ctx.team.run(_loses, ctx)
+    return write(spec, ctx)
+
+
+def _loses(ctx: Context) -> None:
+    mark = ctx.checkpoints / "first"
+    if ranks.rank() == 1 and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    ranks.meet()
+
+
+def team_sleeps(spec: Any, ctx: Context) -> Result:
+    """Its processes meet for ever, and ask whether they should."""
+    ctx.team.run(_sleeps, ctx)
+    return Result(metrics={})
+
+
+def _sleeps(ctx: Context) -> None:
+    (ctx.checkpoints / f"pid-{os.getpid()}").touch()
+    for i in range(100_000):
+        ctx.progress(i, 100_000, "naps")
+        ctx.check()
+        ranks.meet()
+        time.sleep(0.01)
+
+
+def team_is_deaf(spec: Any, ctx: Context) -> Result:
+    """Its processes sleep for ever and ask nothing."""
+    ctx.team.run(_deaf, ctx)
+    return Result(metrics={})
+
+
+def _deaf(ctx: Context) -> None:
+    (ctx.checkpoints / f"pid-{os.getpid()}").touch()
+    ctx.progress(0, 1, "naps")
+    time.sleep(1000)
+
+
+def listening() -> list[str]:
+    """Where this process listens, as /proc/net/tcp has it: address:port in hexadecimal."""
+    links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    targets = [str(link.readlink()) for link in links if link.exists() or link.is_symlink()]
+    inodes = {target[8:-1] for target in targets if target.startswith("socket:")}
+    tables = Path("/proc/net/tcp").read_text() + Path("/proc/net/tcp6").read_text()
+    return [row[1] for row in (line.split() for line in tables.splitlines()) if row[3] == "0A" and row[9] in inodes]

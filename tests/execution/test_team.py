@@ -1,0 +1,92 @@
+"""Teams of processes on this machine, without ray."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from runner.execution import events, process, runs
+from runner.execution.alarm import CANCEL
+from runner.execution.order import JobFunction
+from tests.execution import toys
+from tests.execution.helpers import applied, apply_one, planned, spec
+
+TWO = {"workers": 2}
+LOOPBACK = ("0100007F:", "00000000000000000000000001000000:", "0000000000000000FFFF00000100007F:")
+
+
+def test_the_team_of_one_is_this_process(tmp_path: Path) -> None:
+    result, _ = apply_one(tmp_path, toys.team)
+    assert result.metrics["here"] == os.getpid()
+    assert (result.metrics["sum"], result.metrics["first"]) == (1, "from 0")
+
+
+def test_a_team_meets_and_only_the_first_is_heard(tmp_path: Path) -> None:
+    result, store = apply_one(tmp_path, toys.team, compute=TWO)
+    assert result.action == "created", result.message
+    metrics = result.metrics
+    assert (metrics["sum"], metrics["first"]) == (3, "from 0")
+    one, two = metrics["every"]
+    assert len({one["pid"], two["pid"], os.getpid()}) == 3
+    assert metrics["here"] == one["pid"]
+    assert {one["backend"], two["backend"]} == {"gloo"}
+    assert [each["environment"] for each in (one, two)] == [["0", "2", "1", ""], ["1", "2", "1", ""]]
+    assert [each["ctx"] for each in (one, two)] == [[1, 1], [1, 1]]
+    assert one["listens"]
+    assert [place for each in (one, two) for place in each["listens"] if not place.startswith(LOOPBACK)] == []
+    assert result.run
+    folder = store.run_folder(result.run)
+    log = (folder / "log.txt").read_text()
+    assert [log.count(f"printed by process {rank}") for rank in (0, 1)] == [1, 1]
+    assert [log.count(f"told by process {rank}") for rank in (0, 1)] == [1, 0]
+    stream, _ = events.read(folder / events.FILE)
+    assert [e["value"] for e in stream if e["type"] == "metric"] == [0]
+    assert [e["done"] for e in stream if e["type"] == "progress"] == [1]
+    assert not list(folder.glob("team-*"))
+
+
+@pytest.mark.slow
+def test_the_first_failure_ends_all_and_keeps_its_class(tmp_path: Path) -> None:
+    result, _ = apply_one(tmp_path, toys.team_fails, compute=TWO)
+    assert (result.failure, result.message, result.attempts) == ("NaN", "the loss became nan", 1)
+    assert _children() == []
+
+
+@pytest.mark.slow
+def test_a_team_that_lost_a_process_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runner.execution.failures.MAX_WAIT_S", 0.01)
+    result, store = apply_one(tmp_path, toys.team_loses_one_once, compute=TWO)
+    assert (result.action, result.attempts) == ("created", 2), result.message
+    assert result.run
+    stream, _ = events.read(store.run_folder(result.run) / events.FILE)
+    (error,) = [e for e in stream if e["type"] == "error"]
+    assert error["failure"] == "Preempted"
+    assert error["message"] == "a process of the team is gone: process 1 was ended by SIGKILL"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("job", [toys.team_sleeps, toys.team_is_deaf], ids=["asks", "deaf"])
+def test_cancel_ends_every_process(tmp_path: Path, job: JobFunction) -> None:
+    plan, store = planned(tmp_path, spec(compute=TWO))
+
+    def cancel() -> None:
+        while not (found := runs.every(store)) or found[0].progress is None:
+            time.sleep(0.05)
+        (found[0].folder / CANCEL).touch()
+
+    thread = threading.Thread(target=cancel)
+    thread.start()
+    (result,) = applied(plan, store, job)
+    thread.join()
+    assert (result.action, result.exit_code) == ("cancelled", 130)
+    assert _children() == []
+
+
+def _children() -> list[int]:
+    """Processes of teams that are left."""
+    found = process.descendants(os.getpid())
+    return [pid for pid in found if b"local_team" in Path(f"/proc/{pid}/cmdline").read_bytes()]
