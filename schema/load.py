@@ -20,6 +20,8 @@ from runner.schema.syntax import decode
 from runner.schema.words import did_you_mean, listing, nearest, problem, quoted, shown
 from runner.schema.yaml12 import parse
 
+_EXAMPLE = "asr-transcribe"  # the kind to begin with
+
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
@@ -103,7 +105,7 @@ class _Loader:
         if not isinstance(root, Fields):
             what = f"a spec is a mapping of fields; got {shown(root, ())}"
             place = (root.line, root.column)
-            return [problem(source.file, place, "wrong-type", what, hint=f"start with `kind: {kinds()[0]}`")]
+            return [problem(source.file, place, "wrong-type", what, hint=f"start with `kind: {_EXAMPLE}`")]
         self._roots.append((source.file, root))
         job = _job_of(root, source.file)
         expanded, problems = expand(document, root, file=source.file, overrides=self.overrides)
@@ -136,10 +138,10 @@ class _Loader:
 
 def _job_of(root: Fields, file: str) -> type[Job] | Problem:
     node = root.items.get("kind")
-    allowed = f"kinds are {listing(kinds(), 'and')}" if len(kinds()) > 1 else f"the one kind is {kinds()[0]}"
+    allowed = f"kinds are {listing(kinds(), 'and')}"
     if node is None:
         meant = (f"did you mean `kind` by {quoted(key)}?" for key in root.items if nearest(key, ["kind"]))
-        hint = next(meant, f"add `kind: {kinds()[0]}`")
+        hint = next(meant, f"add one, for example `kind: {_EXAMPLE}`")
         place = (root.line, root.column)
         return problem(file, place, "missing-field", f"this field is required; {allowed}", hint=hint, path=("kind",))
     if isinstance(node, Scalar) and node.value in kinds():

@@ -22,7 +22,8 @@ def starter(kind: str) -> str:
         "# (the line above is for editors; `runner schema -o runner.schema.json` writes that file)",
         "#",
         f"# {what}",
-        "# Lines with `#` and no space after it are defaults: take the `#` away to set them.",
+        "# Lines with `#` and no space after it are defaults: take the `#` away to set them. Lines with `##` are of a",
+        "# block that is left out: take both away from its name and from the fields to set.",
         f"# More on a field: `runner explain {kind}.FIELD`.",
         "",
         f"kind: {kind}",
@@ -41,10 +42,15 @@ def _fields(block: type[Block], indent: str) -> Iterator[str]:
 
 
 def _field(view: FieldView, indent: str) -> Iterator[str]:
-    examples = view.info.examples
     in_comment = indent.startswith("#")
+    # in a block that is a comment all defaults stand: examples of two fields need not go together
+    examples = None if in_comment and not view.required else view.info.examples
     start = indent if view.required or examples or in_comment else f"{indent}#"
-    if view.inner is not None and view.shape.get("type") != "array":
+    if view.inner is not None and not (view.required or examples) and view.info.default is None:
+        yield f"{start}{view.name}: null"
+        yield f"{indent}##{view.name}:"
+        yield from _fields(view.inner, f"{indent}##  ")
+    elif view.inner is not None and view.shape.get("type") != "array":
         yield f"{start}{view.name}:"
         yield from _fields(view.inner, f"{start}  ")
     else:

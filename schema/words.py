@@ -74,7 +74,9 @@ def nearest(word: object, names: Iterable[str]) -> str | None:
     if not isinstance(word, str) or len(word) > 2 * MAX_SHOWN:
         return None
     folded = {name.lower().replace("_", "-"): name for name in names}
-    close = difflib.get_close_matches(word.lower().replace("_", "-"), folded, n=1, cutoff=0.6)
+    meant = word.lower().replace("_", "-")
+    longer = [name for name in folded if name.startswith(f"{meant}-")]  # `beam` is `beam_size` rather than `beta`
+    close = longer or difflib.get_close_matches(meant, folded, n=1, cutoff=0.6)
     return folded[close[0]] if close else None
 
 

@@ -13,13 +13,15 @@ from runner.schema.words import did_you_mean, listing
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the words of this verb."""
-    parser.add_argument("kind", nargs="?", metavar="KIND", help=f"kind of job: {listing(kinds())} (default: the first)")
+    parser.add_argument("kind", nargs="?", metavar="KIND", help=f"kind of job: {listing(kinds())}")
     parser.add_argument("--output", metavar="FILE.yaml", help="where to write it (default: KIND.yaml)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the file and say what to do next."""
-    kind = kinds()[0] if args.kind is None else args.kind
+    kind = args.kind
+    if kind is None:
+        raise UsageError(f"name a kind of job: {listing(kinds())}; for example `runner init asr-transcribe`")
     if kind not in kinds():
         near = did_you_mean(kind, kinds())
         raise UsageError(

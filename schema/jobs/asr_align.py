@@ -20,12 +20,15 @@ from runner.schema.window import Window
 class AlignData(Block):
     """Recordings with their texts."""
 
-    manifest: Annotated[str, MANIFEST, Field(min_length=1, max_length=4096), AfterValidator(checked)]
+    manifest: Annotated[
+        str, MANIFEST, Field(min_length=1, max_length=4096, examples=["clips.jsonl"]), AfterValidator(checked)
+    ]
     """A `.jsonl`, `.csv` or `.tsv` table with `audio`, `text` and optional `id`, `start`, `end` (seconds); a folder of
     `Dataset.save_to_disk`; or `artifact:NAME#path`. A row without `text` is reported as `unaligned`."""
 
     root: Annotated[str | None, RESULT, Field(min_length=1, max_length=4096)] = None
-    """Folder that the manifest's audio paths are relative to; left out: the manifest's own folder."""
+    """Folder that the manifest's audio paths are relative to; left out: the manifest's own folder, or the spec's for a
+    table out of an artifact."""
 
 
 class AlignGates(Block):

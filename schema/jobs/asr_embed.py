@@ -16,6 +16,9 @@ from runner.schema.marks import BLOCK, NEUTRAL, RESULT
 from runner.schema.model import Model
 from runner.schema.window import Window
 
+Layer = Annotated[int, Field(ge=-1000, le=1000)]
+Weight = Annotated[float, Field(ge=-1000, le=1000)]
+
 
 class EmbedGates(Block):
     """Conditions that the artifact must meet to be published."""
@@ -45,11 +48,11 @@ class AsrEmbed(Job):
     window: Annotated[Window, BLOCK] = Window()
     """How long recordings are cut; their frames are joined."""
 
-    layers: Annotated[list[int], RESULT, Field(min_length=1, max_length=64)] = [-1]  # noqa: RUF012 (pydantic copies it)
+    layers: Annotated[list[Layer], RESULT, Field(min_length=1, max_length=64)] = [-1]  # noqa: RUF012 (pydantic copies it)
     """Layers to take: 0 enters the first one (projected features with their positions), k is the output of the k-th,
     -1 is the last, as the head reads it. Several stand side by side in a vector."""
 
-    weights: Annotated[list[float] | None, RESULT] = None
+    weights: Annotated[list[Weight] | None, RESULT, Field(min_length=1, max_length=64)] = None
     """One for each of `layers`: their sum with these weights, as given, instead of all of them side by side."""
 
     pooling: Annotated[Literal["none", "mean", "std", "mean_std", "max", "word"], RESULT] = "mean"

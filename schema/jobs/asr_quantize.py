@@ -32,7 +32,7 @@ Variant = Literal[
 Table = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(checked)]
 
 
-class Data(Block):
+class QuantizeData(Block):
     """Recordings to measure on, and to calibrate with."""
 
     validation: Annotated[Table, MANIFEST, Field(examples=["validation.jsonl"])]
@@ -44,10 +44,11 @@ class Data(Block):
     so."""
 
     root: Annotated[str | None, RESULT, Field(min_length=1, max_length=4096)] = None
-    """Folder that the audio paths of both tables are relative to; left out: each table's own folder."""
+    """Folder that the audio paths of both tables are relative to; left out: each table's own folder, or the spec's for
+    a table out of an artifact."""
 
 
-class Audio(Block):
+class QuantizeAudio(Block):
     """How a recording becomes one signal."""
 
     channels: Annotated[Literal["mix", "left", "right"], RESULT] = "mix"
@@ -82,7 +83,7 @@ class Speed(Block):
     """Times that each of them is timed."""
 
 
-class Gates(Block):
+class QuantizeGates(Block):
     """Limits of the pick, and conditions that the artifact must meet to be published. They decide which variant is
     picked, so a changed limit is another job."""
 
@@ -109,7 +110,7 @@ class AsrQuantize(Job):
     model: Annotated[Model, BLOCK]
     """The unquantised model."""
 
-    data: Annotated[Data, BLOCK]
+    data: Annotated[QuantizeData, BLOCK]
     """Recordings to measure on, and to calibrate with."""
 
     variants: Annotated[list[Variant], RESULT, Field(min_length=1)] = [  # noqa: RUF012 (pydantic copies it)
@@ -133,7 +134,7 @@ class AsrQuantize(Job):
     """Number format that variants without one of their own are measured in: `auto` is bf16 where the device computes in
     it natively, otherwise fp32. The unquantised model is measured in fp32."""
 
-    audio: Annotated[Audio, BLOCK] = Audio()
+    audio: Annotated[QuantizeAudio, BLOCK] = QuantizeAudio()
     """How a recording becomes one signal."""
 
     window: Annotated[Window, BLOCK] = Window()
@@ -145,7 +146,7 @@ class AsrQuantize(Job):
     speed: Annotated[Speed, BLOCK] = Speed()
     """How speed is measured."""
 
-    gates: Annotated[Gates, BLOCK] = Gates()
+    gates: Annotated[QuantizeGates, BLOCK] = QuantizeGates()
     """Limits of the pick, and conditions of publishing."""
 
     @field_validator("variants")

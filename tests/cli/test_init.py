@@ -21,7 +21,7 @@ def test_the_starter_is_valid_and_complete(kind: str, tmp_path: Path, capsys: py
     text = file.read_text(encoding="utf-8")
     (loaded,) = load([str(file)])
     for path, view in every(job_class(kind)):
-        assert re.search(rf"^#? *#?{path[-1]}:", text, re.MULTILINE), path
+        assert re.search(rf"^[# ]*{path[-1]}:", text, re.MULTILINE), path
         assert path == ("kind",) or f"# {view.sentence.split()[0]} " in text
     assert max(map(len, text.splitlines())) <= 120
 
@@ -32,20 +32,24 @@ def test_the_starter_is_valid_and_complete(kind: str, tmp_path: Path, capsys: py
     assert full.spec.model_fields_set == set(job_class(kind).model_fields)
 
 
-def test_the_name_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_name_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["init"]) == 0
-    assert (tmp_path / f"{kinds()[0]}.yaml").is_file()
+    assert main(["init", "asr-embed"]) == 0
+    assert (tmp_path / "asr-embed.yaml").is_file()
+    assert main(["init"]) == 2
+    assert "name a kind of job: asr-align, " in capsys.readouterr().err
 
 
 def test_never_overwrites(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "spec.yaml"
     file.write_text("mine")
-    assert main(["init", "--output", str(file)]) == 2
+    assert main(["init", "asr-align", "--output", str(file)]) == 2
     assert capsys.readouterr().err.startswith(f"error: {str(file)!r} exists and is left as it is; ")
     assert file.read_text() == "mine"
     (tmp_path / "dead.yaml").symlink_to("nowhere")
-    assert main(["init", "--output", str(tmp_path / "dead.yaml")]) == 2
+    assert main(["init", "asr-align", "--output", str(tmp_path / "dead.yaml")]) == 2
 
 
 @pytest.mark.parametrize("word", ["json", "text", ""])
@@ -53,7 +57,7 @@ def test_a_word_that_is_no_file_is_refused(
     word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["init", "--output", word]) == 2
+    assert main(["init", "asr-align", "--output", word]) == 2
     assert capsys.readouterr().err.startswith(f"error: --output {word!r} is unknown; ")
     assert not list(tmp_path.iterdir())
 
@@ -61,6 +65,6 @@ def test_a_word_that_is_no_file_is_refused(
 def test_what_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["init", "asr-transcript", "--output", str(tmp_path / "x")]) == 2
     assert "did you mean 'asr-transcribe'?" in capsys.readouterr().err
-    assert main(["init", "--output", str(tmp_path / "gone" / "x.yaml")]) == 2
+    assert main(["init", "asr-align", "--output", str(tmp_path / "gone" / "x.yaml")]) == 2
     assert "No such file" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

@@ -30,9 +30,11 @@ def asked(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
 def test_families_are_listed(here: Path, capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
     found = asked(capsys, *words)
     assert [entry["family"] for entry in found] == discover.names("runner.registry.families")
-    assert all(entry["kinds"] == ["asr-transcribe"] for entry in found)
+    heard = {entry["family"]: entry["kinds"] for entry in found}
+    assert heard["whisper"] == ["asr-transcribe"]
+    assert heard["wav2vec2"] == ["asr-align", "asr-embed", "asr-finetune", "asr-quantize", "asr-transcribe"]
     assert main(["models", *words]) == 0
-    assert "wav2vec2-bert    Wav2Vec2-BERT with a CTC head (asr-transcribe)" in capsys.readouterr().out
+    assert "wav2vec2-bert    Wav2Vec2-BERT with a CTC head (asr-align, asr-embed, " in capsys.readouterr().out
 
 
 def test_a_folder_is_resolved(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -47,7 +49,7 @@ def test_a_folder_is_resolved(here: Path, capsys: pytest.CaptureFixture[str]) ->
     assert any("outputs trimmed to their true length" in text for text in found["actions"])
     assert main(["models", "resolve", "./model"]) == 0
     out = capsys.readouterr().out
-    assert "wav2vec2 (model_type wav2vec2), for asr-transcribe" in out
+    assert "wav2vec2 (model_type wav2vec2), for asr-align, asr-embed, " in out
     assert "(estimate)" in out
 
 
