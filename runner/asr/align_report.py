@@ -48,5 +48,5 @@ def words(path: Path) -> Words:
 
 def engine_line(missing: str | None) -> LedgerLine:
     """Which search found the paths; ``missing`` is why torchaudio's was not at hand, if so."""
-    why = f"own search: torchaudio does not import ({missing})" if missing else "torchaudio, on lattices up to 256 MB"
+    why = f"own search: torchaudio does not import ({missing})" if missing else "torchaudio, but for silence and what is long"
     return LedgerLine(what="alignment", where="paths", applied=not missing, why=why)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from runner.asr import align as module
 from runner.asr import align_torchaudio
 from runner.asr.align import align, frames_needed
+from runner.asr.align_words import quiet_row
 from runner.asr.words import Path
 from tests.asr.plain_viterbi import plain
 from tests.asr.signals import noise
@@ -129,6 +130,49 @@ def test_the_same_path_as_torchaudio(seed: int) -> None:
     rows, said = random_case(seed, frames=100 + 13 * seed, symbols=10 + 3 * seed)
     ours, theirs = align(rows, said, blank=0), align_torchaudio.align(rows, said, blank=0)
     assert frames_of(theirs, len(rows), 0) == frames_of(ours, len(rows), 0)
+
+
+def with_silence(seed: int) -> tuple[Rows, NDArray[np.intp]]:
+    """Words between delimiters, some of them a wildcard (8), in output with stretches of silence."""
+    random = np.random.default_rng(seed)
+    words = [random.integers(1, 7, size=random.integers(1, 5)) if random.random() < 0.8 else [8] for _ in range(5)]
+    said = np.concatenate([[symbol for word in words for symbol in (*word, 7)][:-1]]).astype(np.intp)
+    rows, _ = random_case(seed, frames=int(random.integers(60, 120)), symbols=len(said))
+    for first in random.integers(0, len(rows), size=random.integers(1, 4)):
+        rows[first : first + random.integers(1, 25)] = quiet_row(vocab=8, blank=0, delimiter=7, never=-1e4)
+    return np.column_stack([rows, rows.max(axis=1) - np.float32(0.1)]), said
+
+
+@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.skipif(align_torchaudio.MISSING is not None, reason=f"torchaudio: {align_torchaudio.MISSING}")
+def test_silence_has_the_best_path_with_torchaudio_too(seed: int) -> None:
+    rows, said = with_silence(seed)
+    ours, found = align(rows, said, blank=0), align_torchaudio.best_path(rows, said, blank=0)
+    assert frames_of(found, len(rows), 0) == frames_of(ours, len(rows), 0) == plain(rows, said, blank=0)
+
+
+@pytest.mark.parametrize(("silent", "asked"), [(False, True), (True, False)])
+def test_torchaudio_is_asked_only_where_its_path_is_the_best(
+    silent: bool, asked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, said = random_case(3, frames=60, symbols=9)
+    if silent:
+        rows[30:33] = quiet_row(vocab=8, blank=0, delimiter=None, never=-1e4)
+    calls: list[int] = []
+
+    def theirs(rows: Rows, said: NDArray[np.intp], *, blank: int) -> Path:
+        calls.append(len(rows))
+        return align(rows, said, blank=blank)
+
+    monkeypatch.setattr(align_torchaudio, "MISSING", None)
+    monkeypatch.setattr(align_torchaudio, "align", theirs)
+    found = align_torchaudio.best_path(rows, said, blank=0)
+    assert frames_of(found, len(rows), 0) == plain(rows, said, blank=0)
+    assert bool(calls) == asked
+    long = np.tile(said, 4)
+    with pytest.raises(ValueError, match="need"):
+        align_torchaudio.best_path(rows[:20], long, blank=0)
+    assert len(calls) == asked, "what does not fit is not theirs"
 
 
 def hour(seed: int, *, wrong: float) -> tuple[Rows, NDArray[np.intp]]:
