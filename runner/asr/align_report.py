@@ -48,5 +48,9 @@ def words(path: Path) -> Words:
 
 def engine_line(missing: str | None) -> LedgerLine:
     """Which search found the paths; ``missing`` is why torchaudio's was not at hand, if so."""
-    why = f"own search: torchaudio does not import ({missing})" if missing else "torchaudio, but for silence and what is long"
+    why = (
+        f"own search: torchaudio does not import ({missing})"
+        if missing
+        else "torchaudio's search; silence by our own"
+    )
     return LedgerLine(what="alignment", where="paths", applied=not missing, why=why)

@@ -101,12 +101,7 @@ class Collector:
         """What the spool keeps of one window of several; its frames go to their own file first."""
         window = self._layout.cut.window(self._recordings[outcome.item].samples, outcome.window)
         if outcome.rows is not None:
-            samples = self._recordings[outcome.item].samples
-            most = -(-samples // self._layout.cut.stride) + 1
-            quiet = self.quiet_row(outcome.rows, head)
-            self._spool.put_rows(
-                outcome.item, outcome.rows, at=window.keep_from, frames=most, blank=head.blank, quiet=quiet
-            )
+            self.put_rows(outcome, outcome.rows, at=window.keep_from, head=head)
         entry: Fields = {
             "samples": window.first + outcome.samples,
             "timing": asdict(outcome.timing),
@@ -119,6 +114,12 @@ class Collector:
             first = self._recordings[outcome.item].first
             entry["said"] = [asdict(s) for s in kept(outcome.said, window, first=first, setup=self._setup)]
         return entry
+
+    def put_rows(self, outcome: Outcome, rows: Rows, *, at: int, head: Head) -> None:
+        """Put the rows of one window, whose first frame is ``at``, where ``joined`` finds them."""
+        most = -(-self._recordings[outcome.item].samples // self._layout.cut.stride) + 1
+        quiet = self.quiet_row(rows, head)
+        self._spool.put_rows(outcome.item, rows, at=at, frames=most, blank=head.blank, quiet=quiet)
 
     def _join(self, item: int, windows: Mapping[int, Fields]) -> None:
         """One recording from all of its windows. The first window's trouble is the recording's."""

@@ -74,10 +74,13 @@ class EmbedCollector(Collector):
         rows = self._spool.rows(item)
         if rows is None:
             return self._result(recording, None, samples=samples)
-        frames = self._frames(entries, samples=samples)
         pooler = self._made_by(Head(**entries[0]["head"]))
         try:
-            made = pooler.made(rows[:frames], recording.clip.text, first=recording.first, samples=samples)
+            if pooler.in_parts:
+                made = pooler.merged(rows.reshape(len(entries), -1, rows.shape[1]))
+            else:
+                frames = self._frames(entries, samples=samples)
+                made = pooler.made(rows[:frames], recording.clip.text, first=recording.first, samples=samples)
             return self._result(recording, made, samples=samples)
         except RecordingError as trouble:
             return self.failed(recording, trouble)
@@ -87,6 +90,16 @@ class EmbedCollector(Collector):
         source = self._setup.source
         given, whole = max(entry["frames"] for entry in entries), (samples - source.receptive) // source.stride + 1
         return whole if whole > given + 1 else given
+
+    def put_rows(self, outcome: Outcome, rows: Rows, *, at: int, head: Head) -> None:
+        """Where frames are pooled, their window's parts alone: an hour of 24 layers would take 18 GB."""
+        if self._made_by(head).in_parts:
+            (each, width), windows = rows.shape, self._layout.cut.count(self._recordings[outcome.item].samples)
+            nothing = np.zeros((1, width), np.float32)
+            at, most = each * outcome.window, each * windows
+            self._spool.put_rows(outcome.item, rows, at=at, frames=most, blank=head.blank, quiet=nothing)
+        else:
+            super().put_rows(outcome, rows, at=at, head=head)
 
     def quiet_row(self, rows: Rows, head: Head) -> Rows:
         """Silence has no features."""

@@ -59,6 +59,7 @@ class Pooler:
         self._setup, self._wanted, self._alphabet = setup, wanted, alphabet
         self._speller = Speller(alphabet)
         self.wordy = wanted.pooling == "word"
+        self.in_parts = wanted.pooling in embed_pool.PARTS  # frames need not be kept until all windows are there
 
     def quiet(self, width: int) -> Rows:
         """A row of silence, ``width`` columns: no feature, not heard, and what parts words. [1, width]."""
@@ -83,8 +84,7 @@ class Pooler:
 
         Raises RecordingError where the words of ``text`` cannot be found, or the model's output holds NaN.
         """
-        features = rows.shape[1] - 1 - (len(self._alphabet.texts) if self.wordy else 0)
-        heard = np.array(rows[:, features], np.bool_)
+        features, heard = self._heard_frames(rows)
         if not heard.any():
             return None
         frames = rows[:, :features]
@@ -94,11 +94,25 @@ class Pooler:
                 return None
             vectors = embed_pool.over_spans(frames, [word.pop("frames") for word in words])
             return Made(vectors=[self._format(vectors)], frames=int(heard.sum()), words=words)
-        if self._wanted.pooling == "none":
-            made = (self._format(frames[part]) for part in embed_pool.blocks(len(frames)))
-            return Made(vectors=made, frames=int(heard.sum()), words=None)
-        vectors = embed_pool.pooled(frames, heard, self._wanted.pooling)
-        return Made(vectors=[self._format(vectors)], frames=int(heard.sum()), words=None)
+        made = (self._format(frames[block]) for block in embed_pool.blocks(len(frames)))
+        return Made(vectors=made, frames=int(heard.sum()), words=None)
+
+    def part(self, rows: Rows) -> NDArray[np.floating]:
+        """What is kept of one window for ``merged``: [parts, features + 1]."""
+        features, heard = self._heard_frames(rows)
+        return embed_pool.part(rows[:, :features], heard, self._wanted.pooling)
+
+    def merged(self, parts: NDArray[np.floating]) -> Made | None:
+        """What the parts of all windows give, [windows, parts, features + 1]; None where nothing is heard."""
+        frames = int(parts[:, 0, -1].sum())
+        if not frames:
+            return None
+        return Made(vectors=[self._format(embed_pool.pooled(parts, self._wanted.pooling))], frames=frames, words=None)
+
+    def _heard_frames(self, rows: Rows) -> tuple[int, NDArray[np.bool_]]:
+        """How many columns are features, and which frames are heard."""
+        features = rows.shape[1] - 1 - (len(self._alphabet.texts) if self.wordy else 0)
+        return features, np.array(rows[:, features], np.bool_)
 
     def _format(self, vectors: NDArray[np.floating]) -> NDArray[np.floating]:
         """In the result's number format; what fp16 cannot hold becomes its largest number."""
@@ -169,10 +183,16 @@ class Embedder:
         """The vectors of a recording's only window; the kept frames of one of several."""
         heard = loud[np.minimum(np.arange(len(result)), len(loud) - 1)]  # a mel front end may give a frame more
         self._pooler.hush(result, heard)
+        rows: NDArray[np.floating] = result[piece.keep_from : piece.keep_to]
+        if self._pooler.in_parts:
+            rows = self._pooler.part(rows)
         if not piece.alone:
-            return replace(outcome, rows=result[piece.keep_from : piece.keep_to])
+            return replace(outcome, rows=rows.astype(np.float32))
         try:
-            made = self._pooler.made(result, piece.text, first=piece.first, samples=outcome.samples)
+            if self._pooler.in_parts:
+                made = self._pooler.merged(rows[None])
+            else:
+                made = self._pooler.made(rows, piece.text, first=piece.first, samples=outcome.samples)
             return replace(outcome, made=made and replace(made, vectors=list(made.vectors)))
         except RecordingError as trouble:
             return replace(outcome, trouble=trouble)
