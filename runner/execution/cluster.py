@@ -50,6 +50,7 @@ def prepare(address: str | None) -> Place:
         RAY_COLOR_PREFIX="0",  # what ray prints all the same is plain
         RAY_CHDIR_TO_TRIAL_DIR="0",  # Ray Train leaves its processes where they are
         RAY_TRAIN_METRICS_ENABLED="0",
+        RAY_TRAIN_ENABLE_PRINT_PATCH="0",  # its processes print to the log of the run, once
         RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="1",  # num_gpus=0 hides the GPUs (ray#54868)
         PYTHONPATH=_with_checkout(os.environ.get("PYTHONPATH", "")),
     )

@@ -25,9 +25,17 @@ def fit(seat: Seat) -> str:
     try:
         with cluster.own_signals():  # Ray Train takes SIGINT for itself
             trainer.fit()
+    except train.WorkerGroupError as error:
+        died = {rank: one for rank, one in error.worker_failures.items() if hasattr(one, "health_check_failure")}
+        return "; ".join(f"process {rank} died{_why(one)}" for rank, one in died.items())
     except train.TrainingFailedError as error:
-        return failures.describe(error)
+        return failures.describe(error)[:300]
     return ""
+
+
+def _why(error: Exception) -> str:
+    """What ray's own watch over the memory says; its other texts are a page of guesses."""
+    return ", as the machine ran low on memory" if "low on memory" in str(error) else ""
 
 
 class _Room(Backend):  # type: ignore[misc]  # ray is not typed

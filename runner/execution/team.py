@@ -93,7 +93,7 @@ def answer(seat: Seat, *, died: str) -> Any:
     if wrong and not wrong[0].echo:
         raise JobError(wrong[0].message, failure=wrong[0].failure)
     if wrong or died or any(one is _Nothing for one in left):
-        why = died or (wrong[0].message if wrong else "it left no answer")
+        why = died or (wrong[0].message if wrong else "it left no answer, see its log")
         failure: FailureClass = "OutOfMemoryHost" if "memory" in why.lower() else "Preempted"
         raise JobError(f"a process of the team is gone: {why}", failure=failure)
     return left[0]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
+from runner import ranks
 from runner.asr import lint, portuguese, precision, recordings
 from runner.asr.findings import Report
 from runner.asr.pieces import Source
@@ -34,16 +36,24 @@ BEFORE = "before.json"
 
 def run(spec: AsrFinetune, ctx: Context) -> Result:
     """Train a model as ``spec`` says; see ``runner.asr.training`` for the parts."""
+    result: Result = ctx.team.run(partial(_train, spec), ctx)
+    return result
+
+
+def _train(spec: AsrFinetune, ctx: Context) -> Result:
+    """What each process of the team does. The first one reads, lints and writes for all."""
     start, rate, receptive = _start(spec, ctx)
     settings = portuguese.Settings(**spec.text.model_dump())
-    data, validation = (
-        _corpus(spec, ctx, field, settings, rate=rate, receptive=receptive) for field in ("train", "validation")
+    data, validation = ranks.from_first(
+        lambda: [
+            _corpus(spec, ctx, field, settings, rate=rate, receptive=receptive) for field in ("train", "validation")
+        ]
     )
     chosen = precision.choose(spec.precision, device=ctx.device)
     checkpoints = Checkpoints(ctx.checkpoints / "training")
-    checkpoints.check(_identity(spec, ctx, chosen))
+    ranks.from_first(lambda: checkpoints.check(_identity(spec, ctx, chosen)))
     learner = _learner(spec, ctx, start, data)
-    report = _lint(spec, ctx, learner, data, validation)
+    report = ranks.from_first(lambda: _lint(spec, ctx, learner, data, validation))
     data, validation = data.without(report.unusable["train"]), validation.without(report.unusable["validation"])
     examiner = learner.examiner(validation, check=ctx.check)
     before = _before(learner, examiner, validation, checkpoints)
@@ -62,8 +72,9 @@ def run(spec: AsrFinetune, ctx: Context) -> Result:
     )
     trained_s = time.perf_counter() - began
     after = examiner.evaluate(learner.model, learner.spelling).judged
-    session.save(learner, ctx.out / "model", masks=_masks(spec))
-    _write(ctx, validation, after)
+    if ranks.rank() == 0:
+        session.save(learner, ctx.out / "model", masks=_masks(spec))
+        _write(ctx, validation, after)
     return Result(
         metrics={
             **outcome.counts(data, validation, learner, done),
@@ -72,7 +83,7 @@ def run(spec: AsrFinetune, ctx: Context) -> Result:
         },
         intervals=outcome.intervals(before, after),
         ledger=outcome.ledger(
-            learner, chosen, freeze=_freezes(spec), lora=_lora(spec), checkpointing=spec.train.checkpointing
+            learner, chosen, done, freeze=_freezes(spec), lora=_lora(spec), checkpointing=spec.train.checkpointing
         ),
         tables=(*outcome.tables(validation, done, before=before, after=after), report.table()),
         plots=(*outcome.plots(done.history), *report.plots()),
@@ -257,10 +268,11 @@ def _before(learner: Learner, examiner: Examiner, validation: Corpus, checkpoint
     """What the base makes of the validation data, where it writes the same characters; heard once."""
     if not learner.comparable:
         return None
-    texts = checkpoints.noted(BEFORE)
+    texts = ranks.from_first(lambda: checkpoints.noted(BEFORE))
     if texts is None:
         texts = examiner.evaluate(learner.model, learner.spelling).hypotheses
-        checkpoints.note(BEFORE, texts)
+        if ranks.rank() == 0:
+            checkpoints.note(BEFORE, texts)
     return evaluation.judge(validation, texts)
 
 

@@ -201,7 +201,8 @@ class TrainingBatch(Block):
     """Clips of like length are put together."""
 
     seconds: Annotated[float, RESULT, Field(ge=1, le=36000)] = 60.0
-    """Most seconds of audio in one batch, padding included; a longer clip is a batch by itself."""
+    """Most seconds of audio in one batch, padding included; a longer clip is a batch by itself. All processes of
+    `compute.workers` together hear one batch at a time: with more of them, take larger batches."""
 
     clips: Annotated[int, RESULT, Field(ge=1, le=4096)] = 64
     """Most clips in one batch."""
@@ -338,8 +339,12 @@ class AsrFinetune(Job):
 
     @model_validator(mode="after")
     def _agrees(self) -> AsrFinetune:
-        if self.compute.workers > 1 or self.compute.gpus > 1:
-            raise PydanticCustomError("one_process", "training takes one process: at most 1 of compute.workers, gpus")
+        gpus, workers = self.compute.gpus, self.compute.workers
+        if gpus > 1 or (workers > 1 and gpus not in {0, 1}):
+            raise PydanticCustomError(
+                "one_gpu",
+                "each training process takes one whole GPU: for n GPUs set compute.gpus to 1 and compute.workers to n",
+            )
         if (self.model is None) == (self.architecture.type == "none"):
             raise PydanticCustomError("one_start", "give exactly one of model and architecture.type")
         if self.model is None and self.vocabulary.source == "keep":

@@ -210,8 +210,8 @@ def test_the_lint_classes_of_a_spec_are_those_of_the_lint() -> None:
         ({"augment": {"noise_snr_db": [40.0, 10.0]}}, "from the lower level to the higher"),
         ({"augment": {"speed": 0.6}}, "speed must be at most 0.5"),
         ({"train": {"steps": 1, "learning_rate": 0}}, "learning_rate"),
-        ({"compute": {"workers": 2}}, "training takes one process"),
-        ({"compute": {"gpus": 2}}, "training takes one process"),
+        ({"compute": {"gpus": 2}}, "each training process takes one whole GPU"),
+        ({"compute": {"workers": 2, "gpus": 0.5}}, "each training process takes one whole GPU"),
     ],
 )
 def test_specs_that_make_no_sense_are_refused(tmp_path: Path, changes: Fields, said: str) -> None:

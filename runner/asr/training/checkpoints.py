@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from runner import ranks
 from runner.schema.errors import JobError
 
 NAME = re.compile(r"step-(\d+)")
@@ -25,8 +26,10 @@ class Checkpoints:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.writing = folder / WRITING
-        shutil.rmtree(self.writing, ignore_errors=True)
-        self.writing.mkdir(parents=True)
+        if ranks.rank() == 0:
+            shutil.rmtree(self.writing, ignore_errors=True)
+            self.writing.mkdir(parents=True)
+        ranks.meet()
 
     def check(self, identity: Mapping[str, Any]) -> None:
         """Note what run this is; refuse to go on with the checkpoints of another.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,7 +17,8 @@ from runner.asr.training.corpus import Corpus
 from runner.asr.training.spelling import Spelling
 
 IGNORED = -100  # labels of padding
-Batch = dict[str, torch.Tensor]
+OWN, ALL = "own", "all"  # clips of a batch that count here, and in all processes together
+Batch = dict[str, Any]  # the model's inputs, and for training OWN and ALL
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +27,16 @@ class Example:
 
     features: torch.Tensor  # [samples], or [frames, bins]
     labels: torch.Tensor  # [characters]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """What one process hears of a batch."""
+
+    places: list[Place]
+    own: int  # clips of ``places`` that count; none when there are more processes than clips: then one is heard for
+    # nothing, as every process must take part in every step
+    all: int  # clips of the whole batch
 
 
 class Heard(Dataset[Example]):
@@ -45,19 +57,27 @@ class Heard(Dataset[Example]):
         text = " ".join(self._corpus.utterances[part].text for part in heard)
         return Example(features=self._features(samples), labels=torch.tensor(self._spelling.ids(text)))
 
+    def __getitems__(self, turn: Turn) -> tuple[Turn, list[Example]]:
+        return turn, [self[place] for place in turn.places]
+
     def __len__(self) -> int:
         return len(self._corpus)
 
 
-class Turns(Sampler[list[Place]]):
-    """The batches of a whole run. For the Trainer the run is one epoch, so that to resume is to skip batches."""
+class Turns(Sampler[Turn]):
+    """The batches of a whole run, of each the share of process ``rank`` of ``size``: the steps are the same for any
+    number of processes. For the Trainer the run is one epoch, so that to resume is to skip batches."""
 
-    def __init__(self, schedule: Schedule, *, batches: int) -> None:
+    def __init__(self, schedule: Schedule, *, batches: int, rank: int = 0, size: int = 1) -> None:
         self._schedule = schedule
         self._batches = batches
+        self._rank = rank
+        self._size = size
 
-    def __iter__(self) -> Iterator[list[Place]]:
-        return self._schedule.batches(self._batches)
+    def __iter__(self) -> Iterator[Turn]:
+        for batch in self._schedule.batches(self._batches):
+            own = batch[self._rank :: self._size]  # a batch goes from short to long: all get their part of each
+            yield Turn(places=own or batch[:1], own=len(own), all=len(batch))
 
     def __len__(self) -> int:
         return self._batches
@@ -67,8 +87,8 @@ def loader(dataset: Heard, turns: Turns, *, name: str, processes: int) -> DataLo
     """Batches in their order; ``name`` is what the model calls its input."""
     return DataLoader(
         dataset,
-        batch_sampler=turns,
-        collate_fn=Collate(name),
+        batch_sampler=turns,  # type: ignore[arg-type]  # a turn is more than a list: the dataset takes it whole
+        collate_fn=CollateTurn(Collate(name)),  # type: ignore[arg-type]
         num_workers=processes,
         pin_memory=torch.cuda.is_available(),
     )
@@ -91,3 +111,14 @@ class Collate:
             "attention_mask": mask.long(),
             "labels": nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=IGNORED),
         }
+
+
+@dataclass(frozen=True)
+class CollateTurn:
+    """A turn to one padded batch, with its counts."""
+
+    collate: Collate
+
+    def __call__(self, heard: tuple[Turn, Sequence[Example]]) -> Batch:
+        turn, examples = heard
+        return {**self.collate(examples), OWN: turn.own, ALL: turn.all}

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from runner import ranks
 from runner.asr.decode import decode
 from runner.asr.features import Features
 from runner.asr.groups import Groups
@@ -57,8 +59,19 @@ def judge(corpus: Corpus, hypotheses: Sequence[str]) -> Judged:
     return Judged(scored=tuple(scored), scores=scorer.result(), groups=groups)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """What one process heard; by clip."""
+
+    texts: dict[int, str]
+    losses: dict[int, float]
+    blanks: int
+    frames: int
+
+
 class Examiner:
-    """Measures models on one corpus, always in fp32."""
+    """Measures models on one corpus, always in fp32. The processes of a team share the batches, and all know the
+    whole; which of them heard a batch changes no bit."""
 
     def __init__(self, corpus: Corpus, *, features: Features, name: str, mask: bool, check: Callable[[], None]) -> None:
         self._corpus = corpus
@@ -73,34 +86,42 @@ class Examiner:
         mixed = model.__dict__.pop("forward", None)  # the Trainer's wrapper for bf16 and fp16
         model.eval()
         try:
-            return self._evaluate(model, spelling)
+            part = self._heard(model, spelling)
         finally:
             model.train(training)
             if mixed is not None:
                 model.forward = mixed
+        return self._whole(ranks.of_all(part))
 
     @torch.inference_mode()
-    def _evaluate(self, model: Any, spelling: Spelling) -> Evaluation:
-        texts = [""] * len(self._corpus)
-        losses = np.zeros(len(self._corpus))
+    def _heard(self, model: Any, spelling: Spelling) -> _Part:
+        texts: dict[int, str] = {}
+        losses: dict[int, float] = {}
         blanks = frames = 0
-        for clips in self._batches():
+        for clips in islice(self._batches(), ranks.rank(), None, ranks.size()):
             made = self._collate([self._example(clip, spelling) for clip in clips])
             inputs = {key: value.to(model.device) for key, value in made.items()}
             lengths = model._get_feat_extract_output_lengths(inputs["attention_mask"].sum(-1)).tolist()
             answer = heard(model, inputs)
-            losses[clips] = float(answer.loss)  # the mean of the batch stands for each of its clips
+            losses |= dict.fromkeys(clips.tolist(), float(answer.loss))  # the batch's mean stands for each of its clips
             rows = torch.log_softmax(answer.logits.float(), dim=-1).cpu().numpy()
-            for clip, row, length in zip(clips, rows, lengths, strict=True):
+            for clip, row, length in zip(clips.tolist(), rows, lengths, strict=True):
                 texts[clip] = decode(row[:length], alphabet=spelling.alphabet, frame_s=1.0, timestamps="none").text
                 blanks += int((row[:length].argmax(axis=1) == spelling.alphabet.blank).sum())
                 frames += length
             self._check()
+        return _Part(texts=texts, losses=losses, blanks=blanks, frames=frames)
+
+    def _whole(self, parts: Sequence[_Part]) -> Evaluation:
+        clips = range(len(self._corpus))
+        texts = {clip: text for part in parts for clip, text in part.texts.items()}
+        losses = {clip: loss for part in parts for clip, loss in part.losses.items()}
+        hypotheses = tuple(texts[clip] for clip in clips)
         return Evaluation(
-            loss=float(losses.mean()),
-            blank_ratio=blanks / frames,
-            hypotheses=tuple(texts),
-            judged=judge(self._corpus, texts),
+            loss=float(np.mean([losses[clip] for clip in clips])),
+            blank_ratio=sum(part.blanks for part in parts) / sum(part.frames for part in parts),
+            hypotheses=hypotheses,
+            judged=judge(self._corpus, hypotheses),
         )
 
     def _batches(self) -> Iterator[NDArray[np.int64]]:

@@ -4,6 +4,9 @@ What the Trainer would do otherwise, and why not: it writes checkpoints in place
 batches by epoch (ours differ in number, as batches are made by seconds), divides each batch of an accumulated step
 by their number (ours differ in clips), takes a NaN for the average of earlier losses, and forgets on a resume how long
 it has waited for a better model.
+
+In a team the Trainer finds the group of torch.distributed and puts DDP around the model; it shards no data, as the
+loader is ours. Every process takes the same steps, holds the same history, and comes to the same end.
 """
 
 from __future__ import annotations
@@ -18,11 +21,20 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
 
+from runner import ranks
 from runner.asr.training import progress
 from runner.asr.training.checkpoints import Checkpoints
-from runner.asr.training.dataset import Batch, Heard, Turns, loader
+from runner.asr.training.dataset import ALL, OWN, Batch, Heard, Turns, loader
 from runner.asr.training.evaluation import Examiner
 from runner.asr.training.network import heard
 from runner.asr.training.recipe import Recipe
@@ -30,6 +42,7 @@ from runner.asr.training.spelling import Spelling
 from runner.schema.errors import JobError
 
 WEIGHTS = "weights.safetensors"
+RANDOM = "rng_state*.pth"  # one for each process that wrote a checkpoint
 STATE = "trainer_state.json"
 
 
@@ -86,11 +99,13 @@ def train(
         checkpoints=checkpoints,
         pace=pace,
     )
+    if ranks.rank():
+        set_seed(recipe.seed + ranks.rank())  # other clips, other masks and dropout
     last = checkpoints.last()
     state = None if last is None else TrainerState.load_from_json(str(last / STATE))
     if state is None or not pace.over(state):
-        if state is not None:
-            tell.log(f"goes on after step {state.global_step} of {steps}")
+        if last is not None and state is not None:
+            tell.log(f"goes on after step {state.global_step} of {steps}{_otherwise(last)}")
         trainer.train(resume_from_checkpoint=None if last is None else str(last))
         state = trainer.state
     history = [dict(row) for row in progress.measured(state.log_history)]
@@ -104,6 +119,14 @@ def train(
         best=best["step"],
         stopped_early=state.global_step < steps,
     )
+
+
+def _otherwise(last: Path) -> str:
+    """What to say when the checkpoint ``last`` was written by another number of processes."""
+    before, now = len(list(last.glob(RANDOM))), ranks.size()
+    if before == now:
+        return ""
+    return f" with {now} processes instead of {before}: the same steps with other random masks"
 
 
 def arguments(recipe: Recipe, *, steps: int, device: str, folder: Path) -> TrainingArguments:
@@ -126,6 +149,7 @@ def arguments(recipe: Recipe, *, steps: int, device: str, folder: Path) -> Train
         disable_tqdm=True,
         remove_unused_columns=False,
         label_names=["labels"],
+        ddp_find_unused_parameters=True,  # layers are skipped at random, and in each process others
     )
     made._n_gpu = min(1, made.n_gpu)  # several GPUs in one process would each get a part of every batch
     return made
@@ -218,19 +242,19 @@ class CtcTrainer(Trainer):  # type: ignore[misc]  # transformers is not typed
     def get_batch_samples(
         self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
     ) -> tuple[list[Batch], int]:
-        """The batches of one step, and the clips in them."""
+        """The batches of one step, and the clips in them in all processes."""
         batches = [next(epoch_iterator) for _ in range(num_batches)]
-        return batches, sum(len(batch["labels"]) for batch in batches)
+        return batches, sum(batch[ALL] for batch in batches)
 
     def compute_loss(
         self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The batch's part of the mean loss over all clips of the step. Raises JobError (NaN)."""
-        outputs = heard(model, inputs)
+        outputs = heard(model, {name: value for name, value in inputs.items() if name not in {OWN, ALL}})
         loss = outputs.loss
         if not math.isfinite(loss.item()):
             raise _not_finite("loss", loss.item(), step=self.state.global_step + 1)
-        loss = loss * (len(inputs["labels"]) / num_items_in_batch)
+        loss = loss * (inputs[OWN] / num_items_in_batch * ranks.size())  # DDP takes the mean over the processes
         return (loss, outputs) if return_outputs else loss
 
     def _clip_grad_norm(self, model: Any) -> Any:
@@ -253,7 +277,8 @@ class CtcTrainer(Trainer):  # type: ignore[misc]  # transformers is not typed
         """Measure, and add a row to the history."""
         found = self._examiner.evaluate(self.model, self._spelling).figures()
         logged = {name: self._logged[name] for name in ("loss", "learning_rate")}
-        self.state.log_history.append({"step": self.state.global_step, "grad_norm": self._norm, **logged, **found})
+        row = {"step": self.state.global_step, "grad_norm": self._norm, "processes": ranks.size()}
+        self.state.log_history.append({**row, **logged, **found})
         self.control: TrainerControl = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics=found
         )
@@ -262,7 +287,9 @@ class CtcTrainer(Trainer):  # type: ignore[misc]  # transformers is not typed
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Every weight, those of adapters too."""
         assert output_dir is not None, "only checkpoints are saved through the Trainer"
-        Path(output_dir).mkdir(parents=True)
+        if ranks.rank():
+            return
+        Path(output_dir).mkdir(parents=True, exist_ok=True)  # another process may have been quicker
         weights = {name: one.detach().contiguous() for name, one in self.model.state_dict().items()}
         save_file(weights, Path(output_dir) / WEIGHTS)
 
@@ -271,7 +298,13 @@ class CtcTrainer(Trainer):  # type: ignore[misc]  # transformers is not typed
         self.model.load_state_dict(weights)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)  # into the folder that nobody reads
+        super()._save_checkpoint(model, trial)  # into the folder that nobody reads; each process its random numbers
+        ranks.meet()
+        if ranks.rank() == 0:
+            self._publish_checkpoint()
+        ranks.meet()
+
+    def _publish_checkpoint(self) -> None:
         step = self.state.global_step
         best = progress.best(self.state.log_history)
         keep = {best["step"]} if best is not None else set()

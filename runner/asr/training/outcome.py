@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from runner.asr.precision import Precision
@@ -48,7 +49,7 @@ def intervals(before: Judged | None, after: Judged) -> dict[str, tuple[float, fl
 
 
 def ledger(
-    learner: Learner, chosen: Precision, *, freeze: bool, lora: Lora | None, checkpointing: bool
+    learner: Learner, chosen: Precision, run: Run, *, freeze: bool, lora: Lora | None, checkpointing: bool
 ) -> tuple[LedgerLine, ...]:
     """What was done to save time and memory."""
     why = f"{chosen.name}: {chosen.why}; weights and measurements in fp32"
@@ -66,7 +67,16 @@ def ledger(
     if checkpointing:
         why = "activations are computed again instead of kept"
         lines.append(LedgerLine(what="checkpointing", where="encoder", wanted="required", applied=True, why=why))
+    number = processes(run)[-1]
+    if number > 1:
+        why = f"{number} processes share the clips of each batch and add up their gradients"
+        lines.append(LedgerLine(what="processes", where="training", wanted="required", applied=True, why=why))
     return tuple(lines)
+
+
+def processes(run: Run) -> list[int]:
+    """How many processes took the steps, in order; more than one number when it changed on the way."""
+    return [number for number, _ in groupby(row.get("processes", 1) for row in run.history)]
 
 
 def notes(run: Run) -> tuple[str, ...]:
@@ -79,6 +89,11 @@ def notes(run: Run) -> tuple[str, ...]:
         found.append(f"stopped after {run.steps} of {run.planned} steps: no measurement was better for a while")
     if run.history[-1]["blank_ratio"] >= BLANKS:
         found.append("the model writes nothing yet: it needs more steps, or a higher learning rate")
+    numbers = processes(run)
+    if len(numbers) > 1:
+        found.append(
+            f"{', then '.join(map(str, numbers))} processes shared the steps: an unbroken run has other random masks"
+        )
     return tuple(found)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from runner import ranks
 from runner.asr import alphabet, features
 from runner.asr.acoustic import SMALL, features_of, settle_arithmetic
 from runner.asr.features import Features
@@ -126,7 +127,7 @@ def train(
     run = loop.train(
         learner.model,
         data=Heard(data, schedule=schedule, spelling=learner.spelling, features=learner.features),
-        turns=Turns(schedule, batches=steps * recipe.accumulate),
+        turns=Turns(schedule, batches=steps * recipe.accumulate, rank=ranks.rank(), size=ranks.size()),
         steps=steps,
         recipe=recipe,
         spelling=learner.spelling,
