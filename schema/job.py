@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -32,3 +33,7 @@ class Job(Block):
     def remarks(self) -> tuple[str, ...]:
         """What a plan should say of this spec on this machine, beside why it is carried out; must load nothing."""
         return ()
+
+    def unfit(self, facts: Mapping[str, Any]) -> str | None:
+        """Why a model, of which the registry knows ``facts``, cannot do what this spec asks for; None where it can."""
+        return None

@@ -49,8 +49,6 @@ def words(path: Path) -> Words:
 def engine_line(missing: str | None) -> LedgerLine:
     """Which search found the paths; ``missing`` is why torchaudio's was not at hand, if so."""
     why = (
-        f"own search: torchaudio does not import ({missing})"
-        if missing
-        else "torchaudio's search; silence by our own"
+        f"own search: torchaudio does not import ({missing})" if missing else "torchaudio's search; silence by our own"
     )
     return LedgerLine(what="alignment", where="paths", applied=not missing, why=why)

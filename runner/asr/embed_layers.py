@@ -15,21 +15,6 @@ import torch
 from runner.schema.errors import JobError
 
 
-def numbered(layers: Sequence[int], *, count: int) -> tuple[int, ...]:
-    """Layers from the front for a model with ``count`` of them; -1 is the last. Raises JobError (ModelInvalid)."""
-    wrong = [layer for layer in layers if not -count - 1 <= layer <= count]
-    if wrong:
-        raise JobError(
-            f"layers has {wrong[0]}, but the model has 0 to {count}, or -1 to -{count + 1} from the end",
-            failure="ModelInvalid",
-        )
-    found = tuple(layer % (count + 1) for layer in layers)
-    twice = [layer for layer in found if found.count(layer) > 1]
-    if twice:
-        raise JobError(f"layers {list(layers)} names layer {twice[0]} twice", failure="ModelInvalid")
-    return found
-
-
 class Layers:
     """Keeps the output of ``layers`` of each forward of ``model`` until it is taken."""
 
@@ -39,22 +24,24 @@ class Layers:
                 "the model shortens its frames after the encoder (add_adapter), so its layers do not match its output",
                 failure="ModelInvalid",
             )
-        base = model.base_model
-        self._encoder = getattr(base, "encoder", base)
         self._layers = layers
         self._calls: list[dict[int, torch.Tensor]] = []
+        if hasattr(model, "listen"):  # an ONNX graph gives them itself
+            model.listen(layers, self._keep)
+            return
+        encoder = getattr(model.base_model, "encoder", model.base_model)
         for layer in layers:
-            self._listen(layer, last=len(self._encoder.layers))
+            self._listen(encoder, layer)
 
-    def _listen(self, layer: int, *, last: int) -> None:
-        if layer == last:
-            self._encoder.register_forward_hook(lambda _, args, output: self._keep(layer, output.last_hidden_state))
+    def _listen(self, encoder: Any, layer: int) -> None:
+        if layer == len(encoder.layers):
+            encoder.register_forward_hook(lambda _, args, output: self._keep(layer, output.last_hidden_state))
         elif layer == 0:
-            self._encoder.layers[0].register_forward_pre_hook(
+            encoder.layers[0].register_forward_pre_hook(
                 lambda _, args, kwargs: self._keep(0, args[0] if args else kwargs["hidden_states"]), with_kwargs=True
             )
         else:
-            self._encoder.layers[layer - 1].register_forward_hook(
+            encoder.layers[layer - 1].register_forward_hook(
                 lambda _, args, output: self._keep(layer, output[0] if isinstance(output, tuple) else output)
             )
 

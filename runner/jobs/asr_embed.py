@@ -10,7 +10,6 @@ from typing import Any
 from runner.asr import embed_writer, sweep
 from runner.asr.embed_collector import DTYPES, EmbedCollector, Vectors
 from runner.asr.embed_engine import Embedder, Wanted
-from runner.asr.embed_layers import numbered
 from runner.asr.embed_writer import Written
 from runner.asr.pieces import Setup
 from runner.asr.recordings import Clip
@@ -30,6 +29,8 @@ def run(spec: AsrEmbed, ctx: Context) -> Result:
     """Embed every recording of ``spec``; see ``runner.asr`` for the parts."""
     loading = spec.model.model_dump(include={"adapter", "allow_pickle", "trust_remote_code"})
     model = sweep.model(ctx, **loading)
+    if reason := spec.unfit(model.facts):  # known to the plan, but for a model that was not made yet
+        raise JobError(reason, failure="ModelInvalid")
     setup, wanted = _setup(spec, ctx, model, loading), _wanted(spec, model)
     heard = sweep.prepare(ctx, setup, _clips(spec, ctx), shape=_shape(spec), model_type=model.model_type)
     spool = heard.spool(ctx)
@@ -80,7 +81,7 @@ def _setup(spec: AsrEmbed, ctx: Context, model: Resolved, loading: Fields) -> Se
 
 def _wanted(spec: AsrEmbed, model: Resolved) -> Wanted:
     return Wanted(
-        layers=numbered(spec.layers, count=model.facts["layers"]),
+        layers=spec.numbered(model.facts["layers"]),
         weights=None if spec.weights is None else tuple(spec.weights),
         pooling=spec.pooling,
         words=spec.words,

@@ -49,7 +49,7 @@ def lookup(config: Fields, key: str, family: Family) -> Any:
 def _parameters(config: Fields, weights: Weights) -> Fields:
     if weights.variant is not None:
         known = {"parameters": weights.parameters, "parameters_from": "variant.json", "dtypes": weights.dtypes}
-        return {**known, "variant": weights.variant.name}
+        return {**known, "variant": weights.variant.name, "format": weights.variant.format}
     if weights.kind == "safetensors":
         return {"parameters": weights.parameters, "parameters_from": "safetensors header", "dtypes": weights.dtypes}
     dtype = str(config.get("dtype") or config.get("torch_dtype") or "float32")

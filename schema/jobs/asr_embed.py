@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -101,3 +102,22 @@ class AsrEmbed(Job):
         if self.words == "given" and self.data.manifest is None:
             raise PydanticCustomError("words", "words: given needs texts: give data.manifest with a text column")
         return self
+
+    def unfit(self, facts: Mapping[str, Any]) -> str | None:
+        """Layers that the model has not, or that nobody can look into."""
+        if facts.get("format") == "onnx":
+            return (
+                f"{facts['variant']} is a graph that gives texts and no hidden states; take the model that it was made "
+                "of, or a variant in torch's form"
+            )
+        count: int = facts["layers"]
+        if wrong := [layer for layer in self.layers if not -count - 1 <= layer <= count]:
+            return f"layers has {wrong[0]}, but the model has 0 to {count}, or -1 to -{count + 1} from the end"
+        found = self.numbered(count)
+        if twice := [layer for layer in found if found.count(layer) > 1]:
+            return f"layers {self.layers} names layer {twice[0]} twice"
+        return None
+
+    def numbered(self, count: int) -> tuple[int, ...]:
+        """`layers` from the front, of a model that has ``count``."""
+        return tuple(layer % (count + 1) for layer in self.layers)

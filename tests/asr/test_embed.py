@@ -20,13 +20,13 @@ from transformers import AutoFeatureExtractor, AutoModelForCTC
 from runner.asr import embed_pool, features, mixed
 from runner.asr.embed_collector import Vectors
 from runner.asr.embed_engine import Embedder, Wanted
-from runner.asr.embed_layers import numbered
 from runner.asr.embed_pool import Pooling, over_spans, part, pooled
 from runner.asr.pieces import Setup
+from runner.asr.quantise import weights
 from runner.asr.spool import Spool
-from runner.schema.errors import JobError
 from tests.asr import tiny
 from tests.asr.test_acoustic import source
+from tests.asr.variants.test_variants import TORCH, make, off
 
 # transformers leaves the JSON files it reads to the collector
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
@@ -96,13 +96,27 @@ def test_padded_batches_leave_no_padding(name: str, tmp_path: Path, monkeypatch:
         np.testing.assert_allclose(rows, expected, atol=2e-4)
 
 
+@pytest.mark.parametrize("family", ["wav2vec2", "wavlm", "wav2vec2-bert"])
+def test_quantised_models_have_the_same_layers(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "FEW", 64)  # these models are smaller than what is worth rounding
+    folder = tiny.ctc(tmp_path / "model", family)
+    made = make(source(folder), tmp_path, *TORCH)
+    assert [one.status for one in made] == ["ok"] * len(TORCH)
+    wanted = Embedder(setup(folder), dtype=torch.float32, wanted=WANTED).compute(SOUNDS)
+    for name in TORCH:
+        engine = Embedder(setup(tmp_path / "made" / name), dtype=torch.float32, wanted=WANTED)
+        together = engine.compute(SOUNDS)
+        assert off(together, wanted) < 0.15, name
+        assert np.array_equal(engine.compute(SOUNDS[:1])[0], together[0])
+
+
 def test_a_weighted_sum_is_the_sum_of_layers(tmp_path: Path) -> None:
     folder = tiny.ctc(tmp_path / "model", "wav2vec2")
     (parts,) = Embedder(setup(folder), dtype=torch.float32, wanted=WANTED).compute(SOUNDS[:1])
-    weights = (0.5, -1.0, 2.0)
-    engine = Embedder(setup(folder), dtype=torch.float32, wanted=replace(WANTED, weights=weights))
+    shares = (0.5, -1.0, 2.0)
+    engine = Embedder(setup(folder), dtype=torch.float32, wanted=replace(WANTED, weights=shares))
     (rows,) = engine.compute(SOUNDS[:1])
-    expected = sum(w * parts[:, 32 * i : 32 * (i + 1)] for i, w in enumerate(weights))
+    expected = sum(w * parts[:, 32 * i : 32 * (i + 1)] for i, w in enumerate(shares))
     np.testing.assert_allclose(rows[:, :-1], expected, atol=1e-5)
 
 
@@ -121,15 +135,6 @@ def test_a_forward_that_failed_leaves_nothing_behind(tmp_path: Path, monkeypatch
         engine.compute(SOUNDS)
     monkeypatch.setattr(engine._acoustic, "log_probs", log_probs)
     assert all(np.array_equal(a, b) for a, b in zip(engine.compute(SOUNDS), expected, strict=True))
-
-
-def test_layers_are_counted_from_both_ends() -> None:
-    assert numbered([0, 3, -1, -13], count=13) == (0, 3, 13, 1)
-    for wrong in ([14], [-15]):
-        with pytest.raises(JobError, match=f"layers has {wrong[0]}, but the model has 0 to 13, or -1 to -14"):
-            numbered(wrong, count=13)
-    with pytest.raises(JobError, match="names layer 13 twice"):
-        numbered([13, -1], count=13)
 
 
 def reference(frames: NDArray[np.float64], heard: NDArray[np.bool_], pooling: Pooling) -> NDArray[np.float64]:

@@ -12,8 +12,13 @@ import soundfile
 from numpy.typing import NDArray
 from pyarrow import parquet
 
+from runner.context import Context, Result
 from runner.execution.order import JobFunction
 from runner.jobs import asr_embed
+from runner.schema.data import AudioData
+from runner.schema.errors import PlanError
+from runner.schema.jobs.asr_embed import AsrEmbed
+from runner.schema.model import Model
 from tests.jobs.helpers import CLIPS, Fields, Ran, clips, manifest, transcribe
 from tests.jobs.pools import watching
 
@@ -174,10 +179,42 @@ def test_silence_may_count_as_sound(tmp_path: Path) -> None:
     assert lines(dropped)[1]["heard_frames"] < len(samples) / 320 + 25 < lines(kept)[1]["heard_frames"]
 
 
+def test_layers_are_counted_from_both_ends() -> None:
+    spec = AsrEmbed(kind="asr-embed", name="a", model=Model(id="./m"), data=AudioData(audio=["a.wav"]), layers=[0, 3])
+    assert spec.model_copy(update={"layers": [0, 3, -1, -13]}).numbered(13) == (0, 3, 13, 1)
+    assert (spec.unfit({"layers": 3}), spec.unfit({"layers": 13})) == (None, None)
+    for layers in ([14], [0, -15]):
+        wrong = spec.model_copy(update={"layers": layers}).unfit({"layers": 13})
+        assert wrong == f"layers has {layers[-1]}, but the model has 0 to 13, or -1 to -14 from the end"
+    assert spec.model_copy(update={"layers": [13, -1]}).unfit({"layers": 13}) == "layers [13, -1] names layer 13 twice"
+
+
+def test_what_the_model_has_not_is_said_by_the_plan(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match=r"layers has 4, but the model has 0 to 3, or -1 to -4 from the end") as error:
+        embed(tmp_path, clips("wav-16k.wav"), layers=[4])
+    assert error.value.exit_code == 2
+
+
 def test_what_the_model_has_not_is_said_before_the_work(tmp_path: Path) -> None:
-    found = embed(tmp_path, clips("wav-16k.wav"), layers=[4])
+    """Where the plan could not know: the model is made by the step before."""
+
+    def job(spec: AsrEmbed, ctx: Context) -> Result:
+        return asr_embed.run(spec.model_copy(update={"layers": [4]}), ctx)
+
+    found = embed(tmp_path, clips("wav-16k.wav"), job=job)
     assert (found.result.action, found.result.failure) == ("failed", "ModelInvalid")
     assert "layers has 4, but the model has 0 to 3" in found.result.message
+
+
+def test_pooled_frames_are_not_kept(tmp_path: Path) -> None:
+    """Half of the windows of a long recording are there: what is kept of them is their parts."""
+    given: list[tuple[int, int]] = []
+    job = watching(asr_embed.run, given, stop_after=2)
+    stopped = embed(tmp_path, clips("long-90s.opus"), job=job, pooling="mean_std", layers=[0, 1, 2, 3])
+    assert stopped.result.action == "cancelled"
+    (kept,) = (stopped.files.parent / "checkpoints" / "frames").glob("*.npy")
+    windows, parts, width = 30, 2, 4 * HIDDEN + 1
+    assert np.load(kept, mmap_mode="r").shape == (windows * parts, width)
 
 
 @pytest.mark.parametrize("pooling", ["none", "mean", "word"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -246,3 +247,19 @@ def test_planning_leaves_the_store_alone(house: House) -> None:
     before = {path for path in house.store.root.rglob("*") if ".cache" not in path.parts}
     house.step(precision="fp32")
     assert {path for path in house.store.root.rglob("*") if ".cache" not in path.parts} == before
+
+
+def test_a_kind_may_refuse_a_model(house: House) -> None:
+    embed = house.spec(kind="asr-embed", layers=[1, -3])
+    problem = "'./model': layers has -3, but the model has 0 to 1, or -1 to -2 from the end"
+    assert problem in _problems(house, embed)[0]
+    assert house.plan({**embed, "layers": [1]}).steps[0].action == "create"
+    for name, files in (("onnx-int8", ["model.onnx"]), ("int8-weights", ["model.safetensors"])):
+        about = {"version": 1, "variant": name, "parameters": 36, "settings": {}, "weights": files}
+        form = "onnx" if name == "onnx-int8" else "quantised"
+        (house.folder / "model" / files[0]).touch()
+        (house.folder / "model" / "variant.json").write_text(json.dumps({**about, "format": form}))
+        if form == "onnx":
+            assert "onnx-int8 is a graph that gives texts and no hidden states" in _problems(house, embed)[0]
+        else:
+            assert house.plan({**embed, "layers": [1]}).steps[0].action == "create"
