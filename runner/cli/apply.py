@@ -17,7 +17,7 @@ from runner.execution.results import StepResult, exit_code, nothing_to_do
 from runner.plan import saved, text
 from runner.plan.build import build
 from runner.plan.step import Plan
-from runner.report.text import duration
+from runner.report.text import duration, telling
 from runner.schema.errors import UsageError
 from runner.schema.expand import overrides_of
 from runner.schema.load import load
@@ -118,9 +118,7 @@ def _show(results: Sequence[StepResult]) -> None:
 
 
 def _metrics(result: StepResult) -> str:
-    """The figures with gates first, then other ratios, then counts."""
+    """The figures with gates first."""
     gated = [str(gate["name"])[4:] for gate in result.gates]
-    ratios = [name for name, value in result.metrics.items() if isinstance(value, float)]
-    counts = [name for name, value in result.metrics.items() if isinstance(value, int)]
-    shown = [name for name in dict.fromkeys([*gated, *ratios, *counts]) if name in result.metrics][:SHOWN_METRICS]
-    return ", ".join(f"{name} {result.metrics[name]:.4g}" for name in shown)
+    names = [name for name in dict.fromkeys([*gated, *telling(result.metrics)]) if name in result.metrics]
+    return ", ".join(f"{name} {result.metrics[name]:.4g}" for name in names[:SHOWN_METRICS])

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.report import terminal
-from runner.report.text import moment, value
+from runner.report.text import moment, telling, value
 from runner.schema.errors import StoreError, UsageError
 from runner.schema.words import size
 from runner.store import paths
@@ -108,8 +108,7 @@ def _bytes(manifest: Manifest) -> int:
 
 
 def _short(metrics: dict[str, Any]) -> str:
-    numbers = {k: v for k, v in metrics.items() if isinstance(v, int | float) and not isinstance(v, bool)}
-    return value(dict(list(numbers.items())[:4]))
+    return value({name: metrics[name] for name in telling(metrics)[:4]})
 
 
 def _show(store: Store, args: argparse.Namespace) -> int:

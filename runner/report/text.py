@@ -20,6 +20,12 @@ def value(thing: Any) -> str:
     return str(thing)
 
 
+def telling(metrics: Mapping[str, Any]) -> list[str]:
+    """Names of the figures among ``metrics``, what is measured (error rates, seconds) before what is counted."""
+    measured = [name for name, item in metrics.items() if isinstance(item, float)]
+    return measured + [name for name, item in metrics.items() if type(item) is int]
+
+
 def duration(seconds: float | None) -> str:
     """Seconds as ``4.2 ms``, ``3.1 s``, ``2 min 5 s`` or ``3 h 20 min``."""
     if seconds is None:

@@ -45,7 +45,7 @@ def test_ls(store: Store, capsys: Capture) -> None:
     assert _run(store, "ls") == 0
     head, row = capsys.readouterr().out.splitlines()
     assert head.split() == ["NAME", "VERSION", "KIND", "CREATED", "SIZE", "METRICS"]
-    assert row.split()[:3] == ["toy", "v2", "asr-transcribe"] and "sum 90, wer 0.25" in row
+    assert row.split()[:3] == ["toy", "v2", "asr-transcribe"] and "wer 0.25, sum 90" in row
     (found,) = _json(store, capsys, "ls")
     assert (found["name"], found["version"], found["files"], found["metrics"]["wer"]) == ("toy", "v2", 2, 0.25)
     assert [entry["version"] for entry in _json(store, capsys, "ls", "toy")] == ["v1", "v2"]

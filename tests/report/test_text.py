@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.report.plot import axis
-from runner.report.text import duration, moment, value
+from runner.report.text import duration, moment, telling, value
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,10 @@ def test_durations() -> None:
     assert [duration(s) for s in (0.0042, 3.14159, 59.99, 125, 12000, None)] == [
         *("4.2 ms", "3.14 s", "60 s", "2 min 5 s", "3 h 20 min", "–"),
     ]
+
+
+def test_what_is_measured_stands_before_what_is_counted() -> None:
+    assert telling({"files": 3, "wer": 0.25, "exact": True, "picked": "int8", "cer": 0.5}) == ["wer", "cer", "files"]
 
 
 def test_moments() -> None:
