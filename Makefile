@@ -1,7 +1,8 @@
-# make quickstart   transcribe the example recordings (installs first; a second time it finds nothing to do)
-# make test         style, types, tests
-# make test-slow    the tests that take long: ray, kills, races, the quickstart end to end
-# make install      a .venv with all that this machine can use
+# make quickstart         transcribe the example recordings (installs first; a second time it finds nothing to do)
+# make quickstart-graph   the whole folder: fine-tune, quantise, transcribe, embed; minutes
+# make test               style, types, tests
+# make test-slow          the tests that take long: ray, kills, races, the quickstart end to end
+# make install            a .venv with all that this machine can use
 
 PYTHON ?= python3
 # The CPU and CUDA builds of torch share this version; with another index, set e.g. TORCH="torch==2.13.0+cpu".
@@ -9,7 +10,7 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 RUN := $(VENV)/bin
 
-.PHONY: install quickstart test test-slow lint clean
+.PHONY: install quickstart quickstart-graph test test-slow lint clean
 
 install: $(VENV)/.installed
 
@@ -24,6 +25,10 @@ $(VENV)/.installed: pyproject.toml
 quickstart: install
 	$(RUN)/runner apply specs/quickstart/asr.yaml
 	$(RUN)/runner artifacts show quickstart-asr
+
+quickstart-graph: install
+	$(RUN)/runner apply specs/quickstart
+	$(RUN)/runner artifacts ls
 
 lint: install
 	$(RUN)/ruff check .
