@@ -1,6 +1,6 @@
 """`review.jsonl`: recordings that the model is not sure of, worst first, with the reason.
 
-It is a manifest too: `data: {manifest: "artifact:NAME#review.jsonl", root: .}` gives them to another model. What was
+It is a manifest too: `data: {manifest: "artifact:NAME#review.jsonl"}` gives them to another model. What was
 heard stands as `heard`, not as `text`, which would be taken for a reference.
 """
 

@@ -92,7 +92,7 @@ def test_what_changes_runs_again_and_what_is_made_of_it(folder: Path) -> None:
     assert _apply(folder) == set(), "a comment decides nothing"
 
     _edit(folder / "quantize.yaml", "pick: smallest ", "pick: most_accurate ")
-    assert _planned(folder)["quickstart-quantized"]["reasons"] == ["pick: 'smallest' -> 'most_accurate'"]
+    assert _planned(folder)["quickstart-quantized"]["reasons"] == ["pick smallest -> most_accurate"]
     assert _apply(folder, "--local") == QUANTISED
 
     _edit(folder / "finetune.yaml", "epochs: 6", "epochs: 1")

@@ -152,7 +152,7 @@ def test_other_jobs_use_what_was_learned(folder: Path, full: Ran) -> None:
     """The trained model, the calibration and the review list, each as a reference to the job that made it."""
     again = spec(
         "again",
-        data={"manifest": "artifact:full#review.jsonl", "root": "."},
+        data={"manifest": "artifact:full#review.jsonl"},
         decode={**BEAM, "lm": "artifact:full#lm.arpa"},
         confidence={"calibration": "artifact:full#calibration.json"},
     )
