@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from runner.execution.failures import Stop
+from runner.execution.failures import Cancelled
 from runner.jobs import asr_quantize
 from runner.plan.build import build
 from runner.schema.errors import PlanError
@@ -51,17 +52,18 @@ def test_every_variant_is_there_and_compared(made: tuple[Path, Store]) -> None:
     _, store = made
     said = json.loads((files(store) / "comparison.json").read_text("utf-8"))
     rows = {row["variant"]: row for row in said["variants"]}
+    words = sum(len(row["text"].split()) for row in clips(*CLEAN))
     assert list(rows) == [*list(rows)[:9], "tensorrt"]
     assert rows.pop("tensorrt")["status"] == "not available here"
     assert sorted(path.name for path in (files(store) / "variants").iterdir()) == sorted(rows)
     for name, row in rows.items():
         assert row["status"] == "ok"
-        assert row["words"] == said["unquantised"]["words"] == 38, name
-        assert row["wer_rise"] <= 0.06, name  # two of these words
+        assert row["words"] == said["unquantised"]["words"] == words, name
+        assert row["wer_rise"] <= 0.07, name  # two of these words
         low, high = row["wer_rise_interval"]
         assert low <= row["wer_rise"] <= high
         assert ("parity" in row) == name.startswith("onnx")
-    assert rows["int4-weights"]["compression"] > rows["int8-weights"]["compression"] > 3.5
+    assert rows["int4-weights"]["compression"] > 6.5 and rows["int8-weights"]["compression"] > 3.5
     assert said["picked"] == "int4-weights" == min(rows, key=lambda name: rows[name]["bytes"])
 
 
@@ -130,13 +132,17 @@ def test_a_transcription_beside_it_waits_for_its_variant(tmp_path: Path) -> None
 
 
 def test_a_limit_that_none_meets_fails_its_gate_and_says_by_how_much(tmp_path: Path) -> None:
-    limits = {"min_compression": 9.0, "max_wer_rise": 0.5}
+    limits = {"min_compression": 9.0, "max_wer_rise": 0.5, "min_speedup": 1000.0}
     (result,), store = apply(tmp_path, spec(tmp_path, gates=limits))
     assert result.action == "quarantined" and result.exit_code == 3
-    assert "min_compression 9 not met: compression is 5.3" in result.message
+    assert "min_compression 9 not met: compression is 6.5" in result.message
+    assert "min_speedup 1000 not met" in result.message
     report = json.loads((Path(result.folder or "") / "report.json").read_text("utf-8"))
-    assert any("no variant meets min_compression 9: int4-weights comes nearest" in note for note in report["notes"])
-    assert "3.6" in str(report["notes"])  # short of it
+    (note,) = (note for note in report["notes"] if "min_compression" in note)
+    assert re.fullmatch(
+        r"no variant meets min_compression 9: int4-weights comes nearest with 6\.\d+, 2\.\d+ too low", note
+    )
+    assert any(note.startswith("no variant meets min_speedup 1000:") for note in report["notes"])
     assert store.get("small") is None
 
 
@@ -178,7 +184,7 @@ def test_the_plan_says_what_is_not_here(tmp_path: Path) -> None:
     assert any(reason.startswith("tensorrt: not available here") for reason in step.reasons)
 
 
-def test_what_was_made_before_a_kill_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_made_before_it_was_cancelled_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     killed = spec(tmp_path, variants=["fp16", "int8-weights"])
     made: list[str] = []
     plain = asr_quantize.Maker.__call__
@@ -186,12 +192,12 @@ def test_what_was_made_before_a_kill_is_kept(tmp_path: Path, monkeypatch: pytest
     def dying(self: Any, item: str) -> Any:
         made.append(item)
         if made == ["fp16", "int8-weights"]:
-            raise Stop
+            raise Cancelled
         return plain(self, item)
 
     monkeypatch.setattr(asr_quantize.Maker, "__call__", dying)
     (result,), _ = apply(tmp_path, killed)
-    assert result.action in {"failed", "cancelled"}
+    assert result.action == "cancelled"
     (result,), _ = apply(tmp_path, killed)
     assert result.artifact == "small@v1" and made == ["fp16", "int8-weights", "int8-weights"]
 

@@ -128,7 +128,8 @@ def _nearest(rows: Sequence[Row], name: str, limit: float | None) -> str:
     assert limit is not None, "a limit that is not there is met"
     best = min(rows, key=lambda row: _beyond(row, name, limit))
     value, by = best.metrics()[name[4:]], _beyond(best, name, limit)
-    return f"no variant meets {name} {limit:g}: {best.name} comes nearest with {value:.4g}, {by:.4g} short of it"
+    side = "too high" if name.startswith("max_") else "too low"
+    return f"no variant meets {name} {limit:g}: {best.name} comes nearest with {value:.4g}, {by:.4g} {side}"
 
 
 def comparison(

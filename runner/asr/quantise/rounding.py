@@ -1,5 +1,6 @@
 """Weights as whole numbers. int8: q = round(w / s), s = max|w| / 127 for each row. int4: the same in groups of a row,
-to -8..7, with the s of 24 that leaves the least squared error. Shapes: R rows (outputs), C columns, G of a group.
+to -8..7, with the s of 24 that leaves the least squared error. Shapes: R rows (outputs), C columns (inputs), K the rest
+of a row (a convolution's kernel; none in a product), G of a group; groups run through C and K together.
 """
 
 from __future__ import annotations
@@ -16,17 +17,17 @@ AT_ONCE = 1 << 20  # weights searched at once: 20 MB
 class Rounded:
     """A weight as it is stored."""
 
-    values: torch.Tensor  # int8 of the weight's own shape, or uint8 [R, C / 2]: two numbers of 4 bits, offset by 8
-    scale: torch.Tensor  # fp32 [R], or fp16 [R, C / G]
+    values: torch.Tensor  # int8 of the weight's own shape, or uint8 [R, C / 2, K]: two numbers of 4 bits, offset by 8
+    scale: torch.Tensor  # fp32 [R], or fp16 [R, C K / G]
 
     def exact(self) -> torch.Tensor:
         """What the whole numbers stand for, in fp32 and the weight's shape."""
         if self.values.dtype == torch.int8:
             rows = self.scale.view(-1, *[1] * (self.values.ndim - 1))
             return self.values.float() * rows
-        pairs = torch.stack((self.values & 15, self.values >> 4), dim=-1)
-        groups = pairs.flatten(1).view(*self.scale.shape, -1).float() - 8
-        return (groups * self.scale.float()[..., None]).flatten(1)
+        whole = torch.stack((self.values & 15, self.values >> 4), dim=2).flatten(1, 2)
+        groups = whole.reshape(*self.scale.shape, -1).float() - 8
+        return (groups * self.scale.float()[..., None]).view_as(whole)
 
 
 def int8(weight: torch.Tensor) -> Rounded:
@@ -38,12 +39,11 @@ def int8(weight: torch.Tensor) -> Rounded:
 
 
 def int4(weight: torch.Tensor, *, group: int) -> Rounded:
-    """``weight``, [R, C], in 4 bits; ``group`` divides C."""
-    rows, columns = weight.shape
+    """``weight``, [R, C, K], in 4 bits; ``group`` divides C K, and 2 divides C."""
     groups = weight.detach().float().reshape(-1, group)
     made = [_searched(some) for some in torch.split(groups, max(1, AT_ONCE // group))]
-    values = torch.cat([values for values, _ in made]).view(rows, columns)
-    scale = torch.cat([scale for _, scale in made]).view(rows, columns // group)
+    values = torch.cat([values for values, _ in made]).view_as(weight)
+    scale = torch.cat([scale for _, scale in made]).view(len(weight), -1)
     return Rounded(values=values[:, ::2] | values[:, 1::2] << 4, scale=scale)
 
 

@@ -10,7 +10,7 @@ from runner.asr.quantise.base import Base, Made, Opened
 from runner.registry.variant import Variant
 
 WHAT = (
-    "the encoder's products in int4, groups of weights share a scale, all other matrices in int8; "
+    "products and convolutions in int4, groups of weights share a scale, the head and the second convolution in int8; "
     "turned back into fp32 at load: saves storage, not time"
 )
 

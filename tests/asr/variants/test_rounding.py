@@ -36,6 +36,13 @@ def test_int4_takes_half_a_byte_a_weight_and_a_scale_a_group(group: int) -> None
     assert made.exact().shape == weight.shape
 
 
+def test_int4_keeps_the_shape_of_a_convolution_and_groups_run_through_its_kernel() -> None:
+    weight = matrix(4, 48).view(4, 6, 8)
+    made = rounding.int4(weight, group=16)
+    assert made.values.shape == (4, 3, 8) and made.scale.shape == (4, 3)
+    assert torch.equal(made.exact(), rounding.int4(weight.flatten(1), group=16).exact().view(4, 6, 8))
+
+
 def test_int4_gives_back_what_four_bits_can_hold() -> None:
     weight = torch.tensor([[-7, -6, 0, 1, 2, 5, 6, 7] * 2]).float() * 0.5
     assert torch.equal(rounding.int4(weight, group=16).exact(), weight)

@@ -99,7 +99,7 @@ def test_the_schema_names_the_files_of_the_folder() -> None:
         ("int8-dynamic", 3.6, 0.05),
         ("int8-static", 3.6, 0.08),
         ("int8-weights", 3.6, 0.03),
-        ("int4-weights", 4.7, 0.15),
+        ("int4-weights", 5.9, 0.2),
         ("onnx-fp32", 0.9, 1e-4),
         ("onnx-fp16", 1.8, 0.005),
         ("onnx-int8", 3.1, 0.06),
