@@ -55,11 +55,14 @@ class Layout:
         )
 
     def deals(
-        self, plan: Plan, *, workers: int, done: Callable[[int, int], bool]
+        self, plan: Plan, *, workers: int, done: Callable[[int, int], bool], most: int = DEAL_BATCHES
     ) -> Iterator[tuple[tuple[Piece, ...], ...]]:
-        """Batches of ``plan``, some at a time. A batch is left out when all of its windows are done, never in part:
-        what a window gives may depend in the last bit on the batch it is in."""
-        size = max(1, min(DEAL_BATCHES, len(plan) // (4 * workers)))
+        """Batches of ``plan``, ``most`` at a time or fewer.
+
+        A batch is left out when all of its windows are done, never in part: what a window gives may depend in the last
+        bit on the batch it is in.
+        """
+        size = max(1, min(most, len(plan) // (4 * workers)))
         deal: list[tuple[Piece, ...]] = []
         for batch in plan:
             if all(done(int(self.items[k]), int(self.windows[k])) for k in batch):

@@ -10,6 +10,7 @@ from runner.asr.probe import Memory
 CPU_S = 40.0  # 0.7 GB beside the weights of wav2vec2-large
 GPU_LEAST_S, GPU_MOST_S = 30.0, 1200.0
 GPU_SHARE = 0.6  # of the memory that is free once the model is loaded; the rest is for what fragmentation wastes
+HELD_BYTES = 1 << 28  # of output: what a worker computes at once, and what it hands over at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,3 +45,18 @@ def on_gpu(memory: Memory | None) -> Sizing:
         seconds=round(min(GPU_MOST_S, max(GPU_LEAST_S, fits))),
         why=f"{GPU_SHARE:.0%} of {memory.free_bytes / 1e9:.0f} GB free, {each}",
     )
+
+
+def bounded(size: Sizing, *, second_bytes: float) -> Sizing:
+    """``size``, or less where the output of that much audio would fill the memory: all layers of a model do."""
+    most = HELD_BYTES / max(1, second_bytes)
+    if size.seconds <= most:
+        return size
+    return Sizing(
+        seconds=most, why=f"{second_bytes / 1e6:.1f} MB of output a second, {HELD_BYTES / 1e6:.0f} MB at once"
+    )
+
+
+def handed_over(size: Sizing, *, second_bytes: float) -> int:
+    """Of how many batches a worker may hand the output over at once; one at least."""
+    return max(1, int(HELD_BYTES / max(1, second_bytes * size.seconds)))

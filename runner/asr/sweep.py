@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runner.asr import batches, recordings, sizing, windows
-from runner.asr.layout import Layout
+from runner.asr.layout import DEAL_BATCHES, Layout
 from runner.asr.packed import pads
 from runner.asr.pieces import Answer, Setup, Source
 from runner.asr.probe import Probe
@@ -43,6 +43,7 @@ class Shape:
     batch_s: float | None  # None: sized to the device
     batch_windows: int
     least_s: float = 0.0  # that the model computes whatever a window holds
+    frame_bytes: int = 0  # of output; 0: few enough not to matter
     together: bool = False  # windows of one recording come one after another, so that few recordings are half done
 
 
@@ -55,6 +56,7 @@ class Sweep:
     layout: Layout
     plan: batches.Plan
     size: Sizing
+    deal: int  # batches that a worker is given at once, at most
     headers_s: float  # seconds that reading the headers took
 
     def spool(self, ctx: Context) -> Spool:
@@ -103,12 +105,23 @@ def prepare(ctx: Context, setup: Setup, clips: list[Clip], *, shape: Shape, mode
     rate, receptive, stride = setup.source.rate, setup.source.receptive, setup.source.stride
     cut = windows.cut(length_s=shape.window_s, context_s=shape.context_s, rate=rate, stride=stride, receptive=receptive)
     layout = Layout(found, cut)
+    second_bytes = shape.frame_bytes * rate / stride
     size = _sizing(ctx, setup, shape)
+    if shape.batch_s is None:
+        size = sizing.bounded(size, second_bytes=second_bytes)
     packed = not pads(model_type, device=setup.device)
     plan = batches.plan(
         _lengths(layout, shape, rate=rate), size.size(rate=rate, windows=shape.batch_windows, packed=packed)
     )
-    return Sweep(setup=setup, found=found, layout=layout, plan=plan, size=size, headers_s=headers_s)
+    return Sweep(
+        setup=setup,
+        found=found,
+        layout=layout,
+        plan=plan,
+        size=size,
+        deal=min(DEAL_BATCHES, sizing.handed_over(size, second_bytes=second_bytes)),
+        headers_s=headers_s,
+    )
 
 
 def _listed(ctx: Context, clips: list[Clip], *, channels: Channels, source: Source) -> list[Recording]:
@@ -180,7 +193,7 @@ def hear(
     collector.start()
     collector.resume()
     total = len(sweep.found)
-    deals = sweep.layout.deals(sweep.plan, workers=ctx.pool.workers, done=spool.has)
+    deals = sweep.layout.deals(sweep.plan, workers=ctx.pool.workers, done=spool.has, most=sweep.deal)
     ctx.progress(collector.done, total, "recordings")
     for _, answer in ctx.pool.imap(
         partial(_worker, sweep.setup, worker or partial(Transcriber, engine=engine), _about_file(ctx)), deals

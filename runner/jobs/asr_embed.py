@@ -32,7 +32,7 @@ def run(spec: AsrEmbed, ctx: Context) -> Result:
     if reason := spec.unfit(model.facts):  # known to the plan, but for a model that was not made yet
         raise JobError(reason, failure="ModelInvalid")
     setup, wanted = _setup(spec, ctx, model, loading), _wanted(spec, model)
-    heard = sweep.prepare(ctx, setup, _clips(spec, ctx), shape=_shape(spec), model_type=model.model_type)
+    heard = sweep.prepare(ctx, setup, _clips(spec, ctx), shape=_shape(spec, model), model_type=model.model_type)
     spool = heard.spool(ctx)
     vectors = Vectors(ctx.checkpoints, spool, DTYPES[spec.dtype])
     try:
@@ -102,13 +102,15 @@ def _clips(spec: AsrEmbed, ctx: Context) -> list[Clip]:
     return clips
 
 
-def _shape(spec: AsrEmbed) -> Shape:
+def _shape(spec: AsrEmbed, model: Resolved) -> Shape:
+    features = model.facts["hidden"] * (len(spec.layers) if spec.weights is None else 1)
     return Shape(
         channels=spec.audio.channels,
         window_s=spec.window.length_s,
         context_s=spec.window.context_s,
         batch_s=spec.batch.seconds,
         batch_windows=spec.batch.files,
+        frame_bytes=4 * features,
         together=True,
     )
 

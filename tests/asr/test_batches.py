@@ -106,6 +106,13 @@ def test_deals_hold_every_window_once_in_the_plan_s_batches(layout: Layout, work
         assert sorted(window for i, window in flat if i == item) == list(range(count))
 
 
+def test_deals_are_no_larger_than_asked_for(layout: Layout) -> None:
+    made = batches.plan(layout.lengths, Size(samples=20 * RATE, windows=8))
+    deals = list(layout.deals(made, workers=1, done=lambda item, window: False, most=2))
+    assert {len(deal) for deal in deals[:-1]} == {2}
+    assert sum(map(len, deals)) == len(made)
+
+
 def test_deals_leave_out_only_batches_that_are_done_altogether(layout: Layout) -> None:
     made = batches.plan(layout.lengths, Size(samples=20 * RATE, windows=8))
     every = [batch for deal in layout.deals(made, workers=1, done=lambda item, window: False) for batch in deal]

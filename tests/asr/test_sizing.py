@@ -29,3 +29,19 @@ def test_what_the_spec_asks_for_is_taken() -> None:
 
 def test_where_the_probe_measured_nothing_batches_start_small() -> None:
     assert sizing.on_gpu(None).seconds == sizing.GPU_LEAST_S
+
+
+@pytest.mark.parametrize(
+    ("second_mb", "seconds", "deal"),
+    [
+        (0.01, 1200, 22),  # an alphabet
+        (0.2, 1200, 1),  # one layer of wav2vec2-large
+        (4.9, 55, 1),  # all of them: a batch of 20 minutes would take 6 GB
+    ],
+)
+def test_output_is_bounded(second_mb: float, seconds: float, deal: int) -> None:
+    size = sizing.bounded(sizing.asked(1200), second_bytes=second_mb * 1e6)
+    assert size.seconds == pytest.approx(seconds, rel=0.01)
+    assert sizing.handed_over(size, second_bytes=second_mb * 1e6) == deal
+    assert size.seconds * second_mb * 1e6 <= sizing.HELD_BYTES
+    assert ("of output a second" in size.why) == (seconds < 1200)
