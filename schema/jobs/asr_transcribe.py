@@ -126,8 +126,8 @@ class Streaming(Block):
     """Where an utterance ends."""
 
     refine: Annotated[bool, RESULT] = True
-    """Read each utterance once more after its end, with all of its context: that is the result's text, beside the
-    committed words."""
+    """Read each utterance once more after its end, with all of its context: the surer of the two readings is the
+    result's text, beside the committed words."""
 
     compare: Annotated[bool, RESULT] = False
     """Transcribe the recordings offline too, as `window` says, and report the difference."""

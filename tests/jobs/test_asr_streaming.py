@@ -79,10 +79,9 @@ def test_a_second_time_gives_the_same_bytes(short: Ran, tmp_path: Path) -> None:
     assert again.transcripts == short.transcripts
 
 
-@pytest.mark.parametrize("refine", [True, False])
-def test_the_long_file_is_within_a_point_of_offline(refine: bool, tmp_path: Path) -> None:
+def test_the_long_file_is_within_a_point_of_offline(tmp_path: Path) -> None:
     """With 2 s of buffer and 0.5 s of look-ahead, the defaults."""
-    found = streamed(tmp_path, clips("long-90s.opus"), streaming={"compare": True, "refine": refine})
+    found = streamed(tmp_path, clips("long-90s.opus"), streaming={"compare": True})
     metrics = found.manifest["metrics"]
     assert metrics["wer_over_offline"] == pytest.approx(metrics["wer"] - metrics["offline_wer"])
     assert metrics["wer_over_offline"] <= 0.01
@@ -91,7 +90,7 @@ def test_the_long_file_is_within_a_point_of_offline(refine: bool, tmp_path: Path
     (row,) = found.rows
     assert len(row["segments"]) == 5
     assert {segment["ended_by"] for segment in row["segments"]} == {"longest", "pause"}
-    assert [s["committed"] == s["text"] for s in row["segments"]] == [not refine] * 5
+    assert any(s["committed"] != s["text"] for s in row["segments"])
 
 
 def test_a_stretch_keeps_the_file_s_clock(tmp_path: Path) -> None:

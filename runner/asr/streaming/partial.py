@@ -20,7 +20,7 @@ class Final:
     ended_by: End
     decided: float  # how much of the stream had been heard when the end was found
     committed: tuple[Word, ...]  # all its words as they were committed, never empty
-    final: Decoded  # the utterance read as a whole, with the decoder asked for; committed words stay as they are
+    final: Decoded  # by the decoder asked for, of the surer of two readings: as settled, and as a whole
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
