@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
 
 from runner.asr.pieces import Source
 from runner.asr.quantise.base import Opened
@@ -23,5 +24,16 @@ def opened(source: Source, *, device: str) -> Opened | None:
         raise JobError(str(error), failure="ModelInvalid") from error
     if found is None:
         return None
-    made: Opened = discover.load(variants.PACKAGE, found.name).load(found, source, device=device)
+    made: Opened = code(found.name).load(found, source, device=device)
     return made
+
+
+def code(name: str) -> ModuleType:
+    """The module of the variant ``name``. Raises JobError (Infeasible) where a package is not installed."""
+    try:
+        return discover.load(variants.PACKAGE, name)
+    except ModuleNotFoundError as error:
+        if error.name not in variants.OPTIONAL:
+            raise
+        why = f"not available here: {name} needs {error.name}, which is not installed"
+        raise JobError(f"{why}: pip install {' '.join(variants.OPTIONAL)}", failure="Infeasible") from error

@@ -65,7 +65,7 @@ def _inside(reference: Reference, manifest: Manifest, store: Store) -> tuple[Pat
         inner = f"{VARIANTS}/{inner}"
     if not found:
         variants = dict.fromkeys(path.split("/")[1] for path in sizes if path.startswith(f"{VARIANTS}/"))
-        near = difflib.get_close_matches(inner, [*variants, *sizes], n=3, cutoff=0.4) or sorted(variants or sizes)[:3]
+        near = sorted(variants) or difflib.get_close_matches(inner, sizes, n=3, cutoff=0.4) or sorted(sizes)[:3]
         raise PlanError(f"{manifest.name}@{manifest.version} has no {inner!r}; it has {', '.join(near) or 'no files'}")
     return store.folder(manifest) / FILES / inner, found
 

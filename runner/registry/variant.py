@@ -12,6 +12,7 @@ from runner.schema.errors import PlanError
 
 FILE = "variant.json"
 PACKAGE = "runner.asr.variants"
+OPTIONAL = ("onnx", "onnxruntime")  # packages that only some of them need
 VERSION = 1
 
 Format = Literal["transformers", "quantised", "onnx"]  # as transformers saves it; safetensors in whole numbers; ONNX

@@ -158,10 +158,18 @@ class AsrQuantize(Job):
         return value
 
     def remarks(self) -> tuple[str, ...]:
-        """That TensorRT is not here, where it is asked for and is not."""
-        if "tensorrt" not in self.variants or _has_tensorrt():
-            return ()
-        return ("tensorrt: not available here: ONNX Runtime on this machine has no TensorRT provider; left out",)
+        """Which of the variants cannot be made here."""
+        graphs = [name for name in self.variants if name.startswith("onnx-")]
+        missing = [package for package in ("onnx", "onnxruntime") if find_spec(package) is None]
+        found = []
+        if graphs and missing:
+            why = f"not available here: not installed: {', '.join(missing)} (pip install {' '.join(missing)})"
+            found.append(f"{', '.join(graphs)}: {why}; left out")
+        if "tensorrt" in self.variants and not _has_tensorrt():
+            found.append(
+                "tensorrt: not available here: ONNX Runtime on this machine has no TensorRT provider; left out"
+            )
+        return tuple(found)
 
 
 def _has_tensorrt() -> bool:

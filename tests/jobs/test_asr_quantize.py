@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,10 @@ from tests.jobs.helpers import spec as transcription
 
 Fields = dict[str, Any]
 CLEAN = ("wav-16k.wav", "flac-16k.flac", "opus-16k.opus", "vorbis-22k.ogg", "mp3-44k.mp3", "noise-20db.mp3")
+MADE = (
+    *("fp16", "bf16", "int8-dynamic", "int8-static", "int8-weights", "int4-weights"),
+    *("onnx-fp32", "onnx-fp16", "onnx-int8"),
+)
 FEW = ["fp16", "int8-dynamic", "int4-weights"]
 
 
@@ -29,15 +34,15 @@ def spec(folder: Path, name: str = "small", rows: list[Fields] | None = None, **
     return {**base, "variants": FEW, "speed": {"recordings": 2, "rounds": 1}, "compute": {"cpus": 1}, **fields}
 
 
+def everything(folder: Path) -> Fields:
+    return spec(folder, variants=[*MADE, "tensorrt"], gates={"max_wer_rise": 0.5})
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Store]:
     """All variants that can be made here, and tensorrt."""
     folder = tmp_path_factory.mktemp("made")
-    every = [
-        *("fp16", "bf16", "int8-dynamic", "int8-static", "int8-weights", "int4-weights"),
-        *("onnx-fp32", "onnx-fp16", "onnx-int8", "tensorrt"),
-    ]
-    (result,), store = apply(folder, spec(folder, variants=every, gates={"max_wer_rise": 0.5}))
+    (result,), store = apply(folder, everything(folder))
     assert result.artifact == "small@v1", result.message
     return folder, store
 
@@ -96,22 +101,37 @@ def test_metrics_and_notes(made: tuple[Path, Store]) -> None:
     assert [line["applied"] for line in data["ledger"]] == [True] * 9 + [False]
 
 
-@pytest.mark.parametrize("name", ["", "#int8-dynamic", "#variants/int8-static", "#onnx-int8", "#fp16"])
-def test_transcribing_with_a_variant(made: tuple[Path, Store], name: str) -> None:
+@pytest.mark.parametrize("name", ["", *(f"#{name}" for name in MADE), "#variants/int8-static"])
+def test_every_kind_takes_every_variant(made: tuple[Path, Store], name: str) -> None:
+    """From one file with the job that makes it, which has nothing to do."""
     folder, _ = made
-    table = manifest(folder, clips(*CLEAN, "long-90s.opus"), "heard.jsonl")
-    model, window = {"id": f"artifact:small{name}"}, {"length_s": 5.0}
-    (result,), store = apply(folder, transcription("heard", model=model, data={"manifest": table}, window=window))
-    found = ran(result, store)
-    assert found.manifest["metrics"]["wer"] < 0.15
-    why = next(line["why"] for line in found.manifest["ledger"] if line["what"] == "precision")
-    assert ("int8" in why) == ("int8" in name)
+    rows = clips("wav-16k.wav", "mp3-44k.mp3")
+    heard: Fields = {
+        "model": {"id": f"artifact:small{name}"},
+        "data": {"manifest": manifest(folder, rows, "two.jsonl")},
+    }
+    kinds = ["asr-transcribe", "asr-align"] + ([] if "onnx" in name else ["asr-embed"])
+    uses = [transcription(kind, kind=kind, **heard) for kind in kinds]
+    (quantised, *used), store = apply(folder, everything(folder), *uses)
+    assert quantised.action == "reused"
+    assert [one.exit_code for one in used] == [0] * len(kinds), [one.message for one in used]
+    transcribed, aligned = (ran(one, store).manifest for one in used[:2])
+    assert transcribed["metrics"]["wer"] <= 0.2 and aligned["metrics"]["ok"] == 2
+    why = next(line["why"] for line in transcribed["ledger"] if line["what"] == "precision")
+    assert ("int8" in why) == ("int8" in name and "weights" not in name)
+
+
+def test_a_graph_has_no_layers_to_embed(made: tuple[Path, Store]) -> None:
+    folder, _ = made
+    embedding = transcription("v", kind="asr-embed", model="artifact:small#onnx-int8", data={"audio": ["x.wav"]})
+    with pytest.raises(PlanError, match="onnx-int8 is a graph that gives texts and no hidden states"):
+        apply(folder, embedding)
 
 
 def test_a_variant_that_is_not_there(made: tuple[Path, Store]) -> None:
     folder, _ = made
     broken = transcription("heard", model={"id": "artifact:small#int9"}, data={"audio": [str(QUICKSTART / "clips")]})
-    with pytest.raises(PlanError, match=r"small@v1 has no 'int9'; it has .*int8"):
+    with pytest.raises(PlanError, match=rf"small@v1 has no 'int9'; it has {', '.join(sorted(MADE))}$"):
         apply(folder, broken)
 
 
@@ -182,6 +202,15 @@ def test_the_plan_says_what_is_not_here(tmp_path: Path) -> None:
     path.write_text(json.dumps(spec(tmp_path, variants=["tensorrt", "fp16"])), "utf-8")
     (step,) = build(load([str(path)]), open_store(str(tmp_path / "store"))).steps
     assert any(reason.startswith("tensorrt: not available here") for reason in step.reasons)
+
+
+def test_the_plan_says_which_package_a_variant_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text(json.dumps(spec(tmp_path, variants=["onnx-fp16", "onnx-int8", "fp16"])), "utf-8")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    (step,) = build(load([str(path)]), open_store(str(tmp_path / "store"))).steps
+    wanted = "onnx-fp16, onnx-int8: not available here: not installed: onnxruntime (pip install onnxruntime); left out"
+    assert wanted in step.reasons
 
 
 def test_what_was_made_before_it_was_cancelled_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,7 +158,7 @@ def comparison(
                 }
                 for row in rows
             ),
-            *({"variant": d.name, "status": d.status, "what": d.what, "why": d.why} for d in rest),
+            *({"variant": d.name, "status": d.status, "why": d.why} for d in rest),
         ],
     }
 

@@ -13,13 +13,12 @@ from typing import Any
 
 import torch
 
-from runner.asr import audio
+from runner.asr import audio, stored
 from runner.asr.acoustic import features_of, fold_weight_norm, load_whole, settle_arithmetic
 from runner.asr.pieces import Piece, Source
 from runner.asr.quantise.base import Base, Made
 from runner.registry import variant as variants
 from runner.registry.resolve import SIDE_FILES
-from runner.schema import discover
 from runner.schema.errors import FailureClass, JobError
 
 Fields = dict[str, Any]
@@ -61,7 +60,6 @@ class Maker:
 
     def __call__(self, item: str) -> Done:
         began = time.perf_counter()
-        variant = discover.load(variants.PACKAGE, item)
         folder = self._making.folder / item
         shutil.rmtree(folder, ignore_errors=True)  # half of one, by an attempt that was killed
         fresh = self._making.folder / f"{item}.new"
@@ -69,11 +67,12 @@ class Maker:
         fresh.mkdir(parents=True)
         _copy_sides(self._making.source, self._base.model.config, fresh)
         try:
+            variant = stored.code(item)
             made: Made = variant.quantise(self._base, fresh)
         except JobError as error:
             shutil.rmtree(fresh)
             status = "not available here" if error.failure == NOT_HERE else "failed"
-            return Done(name=item, status=status, why=str(error), what=variant.WHAT)
+            return Done(name=item, status=status, why=str(error))
         _describe(fresh, item, made, what=variant.WHAT, parameters=self._making.parameters)
         fresh.rename(folder)
         return Done(

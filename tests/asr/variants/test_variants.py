@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any, get_args
 
@@ -167,6 +168,16 @@ def test_tensorrt_says_what_is_missing(tmp_path: Path) -> None:
     (made,) = make(source(QUICKSTART), tmp_path, "tensorrt")
     assert made.status == "not available here" and "CPUExecutionProvider" in made.why
     assert not list((tmp_path / "made").iterdir())
+
+
+def test_a_package_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "runner.asr.variants.tensorrt", raising=False)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    made, other = make(source(QUICKSTART), tmp_path, "tensorrt", "fp16")
+    assert (made.status, other.status) == ("not available here", "ok")
+    assert made.why == (
+        "not available here: tensorrt needs onnxruntime, which is not installed: pip install onnx onnxruntime"
+    )
 
 
 def test_weights_beyond_fp16_fail_that_variant_only(tmp_path: Path) -> None:
