@@ -294,7 +294,8 @@ class CtcTrainer(Trainer):  # type: ignore[misc]  # transformers is not typed
         save_file(weights, Path(output_dir) / WEIGHTS)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        weights = load_file(Path(resume_from_checkpoint) / WEIGHTS, device=str(self.args.device))
+        # not the Trainer's device, which in a team is `cpu:0`
+        weights = load_file(Path(resume_from_checkpoint) / WEIGHTS, device=str(self.model.device))
         self.model.load_state_dict(weights)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:

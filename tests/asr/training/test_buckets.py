@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from runner.asr.training.buckets import Schedule
+from runner.asr.training.dataset import Turns
 from runner.asr.training.recipe import Augmentation
 from tests.asr.training.small import RECIPE
 
@@ -68,3 +69,17 @@ def test_joined_clips_count_with_all_their_seconds() -> None:
     lengths = asked.draws(0).lengths(LENGTHS)
     assert lengths.sum() > 1.8 * LENGTHS.sum()
     assert all(len(batch) == 1 or len(batch) * lengths[batch].max() <= 30 * RATE for batch in asked.epoch(0))
+
+
+@pytest.mark.parametrize("size", [2, 3, 64])
+def test_processes_share_every_batch(size: int) -> None:
+    """Each clip counts in one of them; one that has none of a batch hears its first for nothing."""
+    whole = list(schedule().batches(9))
+    shares = [list(Turns(schedule(), batches=9, rank=rank, size=size)) for rank in range(size)]
+    assert {len(turns) for turns in shares} == {9}
+    for number, batch in enumerate(whole):
+        turns = [share[number] for share in shares]
+        assert sorted(place for turn in turns for place in turn.places[: turn.own]) == sorted(batch)
+        assert max(turn.own for turn in turns) - min(turn.own for turn in turns) <= 1
+        assert {turn.all for turn in turns} == {len(batch)}
+        assert all(turn.places == batch[:1] for turn in turns if not turn.own)
