@@ -107,7 +107,7 @@ class _Reader:
             raise self._invalid("is a binary of KenLM; give the ARPA file that it was built from")
         while first != b"\\data\\":  # tools write remarks above it
             if self._line > 1000 or not first:
-                self._fail("no \\data\\ line: this is no ARPA file")
+                self._fail("no \\data\\ line: this is no ARPA file; to train a model on a text, give it as data.text")
             first = next(self._lines, b"")
         counts: list[int] = []
         for line in self._lines:
@@ -158,7 +158,7 @@ class _Reader:
         except ValueError as error:
             self._fail(str(error))
         except StopIteration:
-            self._fail(f"the file ends {left} {order}-grams too early")
+            self._fail(f"the file ends {left} {order}-grams too early: it is cut off; copy it again")
         return Grams(
             ids=np.frombuffer(ids, dtype=np.int32).reshape(count, order),
             probability=self._checked(probability, order, most=0.0),

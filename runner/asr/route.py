@@ -62,6 +62,14 @@ def write(path: Path, spool: Spool, recordings: Sequence[Recording], *, below: f
     return Routed(count=len(unsure), rows=rows)
 
 
+def uncalibrated(below: float) -> str:
+    """What the report says where the list rests on the model's own confidence."""
+    return (
+        f"route.below {below:g} was held against such confidence, which mostly exceeds the share of right words: "
+        "set confidence.calibrate with data.validation, or confidence.calibration"
+    )
+
+
 def _reason(record: dict[str, Any], below: float) -> str:
     said = f"confidence {record['confidence']:g} is below {below:g}"
     least = sorted((w for w in record["words"] if w["confidence"] < below), key=lambda w: (w["confidence"], w["start"]))

@@ -64,7 +64,9 @@ def train_on(path: Path, *, order: int, alphabet: Alphabet, to: Path) -> Text:
     sentences = [written(line, alphabet).split() for line in _lines(path, "data.text")]
     sentences = [sentence for sentence in sentences if sentence]
     if not sentences:
-        raise JobError(f"data.text {path.name!r} holds no words", failure="DataInvalid")
+        raise JobError(
+            f"data.text {path.name!r} holds no words: one sentence a line, as it is spoken", failure="DataInvalid"
+        )
     held_out = None
     if len(sentences) >= HELD_OUT:
         others = (sentence for at, sentence in enumerate(sentences) if (at + 1) % HELD_OUT)

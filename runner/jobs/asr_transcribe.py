@@ -88,7 +88,7 @@ def run(spec: AsrTranscribe, ctx: Context) -> Result:
         tables=(*tables(summary, scored=held.scores), *_more_tables(held, told, learned)),
         plots=(*plots(summary), *((trust.reliability(held.trust),) if held.trust and held.trust.words else ())),
         timings=sweep.timings(heard, summary),
-        notes=_notes(summary, clips, learned),
+        notes=_notes(spec, summary, clips, learned),
         failure=sweep.failure(summary, done="transcribed", fatal=spec.on_error == "fail"),
     )
     return live.report(ctx, heard, clips, result) if live else result
@@ -295,12 +295,14 @@ def _more_tables(held: Held, told: Told | None, learned: Learned) -> tuple[Table
     return (*routed, *(told.tables if told else ()), *learned.tables, *trusted)
 
 
-def _notes(summary: Summary, clips: Sequence[Clip], learned: Learned) -> tuple[str, ...]:
+def _notes(spec: AsrTranscribe, summary: Summary, clips: Sequence[Clip], learned: Learned) -> tuple[str, ...]:
     notes = [*learned.notes]
     if summary.failed:
         notes.append(f"{summary.failed} of {summary.files} recordings have no transcript and are in no error rate")
     if summary.confidence is not None and learned.setup.calibration is None:
         notes.append("confidence is not calibrated: it ranks words and recordings, it is no probability")
+        if spec.route.below is not None:
+            notes.append(route.uncalibrated(spec.route.below))
     both = learned.recordings & {(clip.path, clip.start, clip.end) for clip in clips}
     if both:
         notes.append(f"{len(both)} recordings are validation recordings too: error rates and calibration are flattered")

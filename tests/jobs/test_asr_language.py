@@ -178,6 +178,22 @@ def test_a_calibration_of_the_same_decoding_is_taken_without_doubt(folder: Path)
     assert "made with other" not in " ".join(report(second)["notes"])
 
 
+def test_streams_have_the_model_in_their_final_texts_and_say_what_routing_went_by(folder: Path) -> None:
+    found = transcribe(
+        folder,
+        name="streamed",
+        data={"manifest": "test.jsonl", "text": "text.txt"},
+        decode=BEAM,
+        streaming={},
+        route={"below": 0.95},
+    )
+    metrics = found.manifest["metrics"]
+    assert metrics["wer"] < 0.7 * metrics["committed_wer"], "committed words are greedy"
+    (note,) = [note for note in report(found)["notes"] if "route.below 0.95" in note]
+    assert "not calibrated" in report(found)["notes"][0]
+    assert "set confidence.calibrate with data.validation" in note
+
+
 @pytest.mark.slow
 def test_whisper_is_calibrated_on_words_of_the_beam_that_it_transcribes_with(tmp_path: Path) -> None:
     model = {"id": str(tiny_whisper.save(tmp_path / "model"))}
@@ -279,9 +295,12 @@ def test_an_interrupted_job_learns_the_same(folder: Path, tuned: Ran) -> None:
     [
         ({"data": {"validation": "bare.jsonl"}, "confidence": {"calibrate": True}}, "data.validation has a text"),
         ({"data": {"validation": "few.jsonl"}, "confidence": {"calibrate": True}}, "to calibrate confidence on"),
-        ({"data": {"text": "empty.txt"}, "decode": BEAM}, "'empty.txt' holds no words"),
+        ({"data": {"text": "empty.txt"}, "decode": BEAM}, "'empty.txt' holds no words: one sentence a line"),
         ({"data": {"text": "test-0.wav"}, "decode": BEAM}, "cannot be read as UTF-8 text"),
-        ({"decode": {**BEAM, "lm": "text.txt"}}, "this is no ARPA file"),
+        (
+            {"decode": {**BEAM, "lm": "text.txt"}},
+            "no ARPA file; to train a model on a text, give it as data.text",
+        ),
         ({"decode": {**BEAM, "lm": "upper.arpa"}}, "can spell none of the 2 words of the language model, such as 'OI'"),
         ({"decode": {**BEAM, "hotwords": ["agente 007"]}}, "no symbols to spell the hotwords '007'"),
         ({"confidence": {"calibration": "dev.jsonl"}}, "dev.jsonl is no calibration"),
