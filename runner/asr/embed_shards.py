@@ -100,17 +100,17 @@ class NpyShard:
     """A plain array; whose rows they are stands in the index."""
 
     def __init__(self, path: Path, *, rows: int, width: int, dtype: np.dtype[Any]) -> None:
-        self._array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(rows, width))
-        self._row = 0
+        self._file = path.open("wb")
+        header = {"descr": dtype.str, "fortran_order": False, "shape": (rows, width)}
+        np.lib.format.write_array_header_1_0(self._file, header)
 
     def add(self, block: Numbers, keys: Sequence[Fields]) -> None:
         """Append ``block``."""
-        self._array[self._row : self._row + len(block)] = block
-        self._row += len(block)
+        self._file.write(np.ascontiguousarray(block).data)
 
     def close(self) -> None:
-        """Hand the rows to the operating system."""
-        self._array.flush()
+        """Close the file."""
+        self._file.close()
 
 
 class ParquetShard:

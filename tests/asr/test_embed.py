@@ -18,13 +18,15 @@ from numpy.typing import NDArray
 from transformers import AutoFeatureExtractor, AutoModelForCTC
 
 from runner.asr import embed_pool, features, mixed
-from runner.asr.embed_collector import Vectors
-from runner.asr.embed_engine import Embedder, Wanted
+from runner.asr.embed_collector import DTYPES, Vectors
+from runner.asr.embed_engine import Embedder, Pooler, Wanted
 from runner.asr.embed_pool import Pooling, over_spans, part, pooled
-from runner.asr.pieces import Setup
+from runner.asr.pieces import Setup, Source
 from runner.asr.quantise import weights
 from runner.asr.spool import Spool
+from runner.asr.trouble import RecordingError
 from tests.asr import tiny
+from tests.asr.signals import ALPHABET
 from tests.asr.test_acoustic import source
 from tests.asr.variants.test_variants import TORCH, make, off
 
@@ -165,6 +167,50 @@ def test_pools_are_of_what_is_heard_in_any_windows_and_blocks(
 def test_spans_are_means_of_their_frames() -> None:
     frames = np.arange(12.0).reshape(6, 2)
     np.testing.assert_array_equal(over_spans(frames, [(0, 1), (2, 5)]), [[0, 1], [6, 7]])
+
+
+def pooler(**changes: Any) -> Pooler:
+    place = Source(folder="", rate=16_000, stride=320, receptive=400, waveform=True, normalise=True, mask=True)
+    silent = {"precision": "fp32", "device": "cpu", "threads": 1, "beam_size": 1, "timestamps": "word"}
+    loud = Setup(source=place, task="ctc", silence_db=-60.0, language=None, **silent)  # type: ignore[arg-type]
+    return Pooler(loud, replace(WANTED, **changes), ALPHABET)
+
+
+def test_what_fp16_cannot_hold_becomes_its_largest_number() -> None:
+    rows = np.array([[1e6, -7e4, 0.1, 1], [0, 0, 0, 0]], np.float32)
+    for dtype, most, least in (("fp16", 65504, -65504), ("fp32", 1e6, -7e4)):
+        frames = pooler(dtype=dtype)
+        made = frames.made(rows, None, first=0, samples=640)
+        assert made is not None
+        assert made.frames == 1
+        (block,) = made.vectors
+        assert block.dtype == DTYPES[dtype]
+        np.testing.assert_array_equal(block[:, :2], [[most, least], [0, 0]])
+        mean = pooler(dtype=dtype, pooling="mean")
+        merged = mean.merged(mean.part(rows)[None])
+        assert merged is not None
+        np.testing.assert_array_equal(next(iter(merged.vectors))[:, :2], [[most, least]])
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+@pytest.mark.parametrize("pooling", ["none", "mean", "std", "mean_std", "max"])
+def test_states_that_are_no_numbers_are_the_recording_s_trouble(pooling: Pooling, wrong: float) -> None:
+    rows = np.array([[1, 2, 1], [wrong, 2, 1], [3, 4, 1]], np.float32)
+    found = pooler(pooling=pooling)
+    with (
+        pytest.raises(RecordingError, match="NaN or infinity; try precision: fp32") as error,
+        np.errstate(all="ignore"),
+    ):
+        made = found.merged(found.part(rows)[None]) if found.in_parts else found.made(rows, None, first=0, samples=960)
+        assert made is None or not list(made.vectors)
+    assert (error.value.status, error.value.name) == ("failed", "NaN")
+
+
+def test_what_nobody_can_hear_has_no_vector() -> None:
+    rows = np.zeros((3, 4), np.float32)
+    mean = pooler(pooling="mean")
+    assert mean.merged(np.stack([mean.part(rows)] * 2)) is None
+    assert pooler().made(rows, None, first=0, samples=960) is None
 
 
 def test_vectors_survive_and_what_nobody_names_is_passed_over(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Memory of a job over many short files: `python -m tests.bench.many_files --files 100000 --local`.
+"""Memory of a job over many short files: `python -m tests.bench.many_files --files 100000 --local [--kind asr-embed]`.
 
 Real runs of the command line with the quickstart's small model, on ray or, with `--local`, in one process. The
 recordings are 200 distinct clips of 0.4 s, hard-linked under as many names as asked for: the job cannot tell, and the
@@ -34,6 +34,7 @@ from tests.e2e.helpers import ROOT, RUNNER, environment
 RATE, SECONDS, DISTINCT = 16_000, 0.4, 200
 LIMIT_GB = 2.0
 SAMPLE_S = 0.5
+RESULTS = {"asr-transcribe": "transcripts.jsonl", "asr-embed": "index.jsonl"}
 
 
 def _recordings(folder: Path, count: int) -> None:
@@ -81,18 +82,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=100_000)
     parser.add_argument("--local", action="store_true", help="in one process instead of on ray")
+    parser.add_argument("--kind", choices=RESULTS, default="asr-transcribe")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _recordings(folder / "clips", args.files)
         spec = folder / "many.yaml"
         model = ROOT / "specs/quickstart/model"
-        spec.write_text(f"kind: asr-transcribe\nname: many\nmodel: {model}\ndata: {{audio: [clips]}}\n")
+        spec.write_text(f"kind: {args.kind}\nname: many\nmodel: {model}\ndata: {{audio: [clips]}}\n")
         began = time.perf_counter()
         words = ["apply", str(spec), "--store", str(folder / "store"), *(["--local"] if args.local else [])]
         most = _watched(words, folder)
         wall_s = time.perf_counter() - began
-        with (folder / "store/many/v1/files/transcripts.jsonl").open() as lines:
+        with (folder / "store/many/v1/files" / RESULTS[args.kind]).open() as lines:
             statuses = Counter(json.loads(line)["status"] for line in lines)
     largest_gb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9
     print(f"files {args.files}, statuses {dict(statuses)}, {wall_s:.0f} s")

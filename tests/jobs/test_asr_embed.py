@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,8 @@ from runner.schema.data import AudioData
 from runner.schema.errors import PlanError
 from runner.schema.jobs.asr_embed import AsrEmbed
 from runner.schema.model import Model
-from tests.jobs.helpers import CLIPS, Fields, Ran, clips, manifest, transcribe
+from tests.e2e.helpers import RUNNER, environment
+from tests.jobs.helpers import CLIPS, Fields, Ran, clips, manifest, spec, transcribe
 from tests.jobs.pools import watching
 
 # transformers leaves the JSON files it reads to the collector
@@ -151,9 +154,13 @@ def test_words_are_means_of_their_frames(words: str, frames: Ran, tmp_path: Path
 def test_a_text_that_is_not_there_or_does_not_fit_is_one_recording_s_trouble(tmp_path: Path) -> None:
     fine, none, long = (clips(name)[0] for name in ("wav-16k.wav", "wav-22k.wav", "wav-48k.wav"))
     rows = [fine, {**none, "text": None}, {**long, "text": "muito " * 99}]
-    found = embed(tmp_path, rows, pooling="word", words="given")
+    found = embed(tmp_path, rows, pooling="word", words="given", gates={"max_failed_share": 0.5})
+    assert (found.result.action, found.result.exit_code) == ("quarantined", 3)
     assert [row["status"] for row in lines(found)] == ["ok", "unaligned", "unaligned"]
-    assert found.manifest["metrics"]["errors"] == {"no_text": 1, "text_too_long": 1}
+    assert [row["error"] and row["error"]["class"] for row in lines(found)] == [None, "no_text", "text_too_long"]
+    fatal = embed(tmp_path, rows, pooling="word", words="given", on_error="fail", layers=[1])
+    assert (fatal.result.action, fatal.result.exit_code) == ("failed", 1)
+    assert "2 of 3 recordings failed" in fatal.result.message
 
 
 def test_half_precision_and_weights(tmp_path: Path) -> None:
@@ -215,6 +222,32 @@ def test_pooled_frames_are_not_kept(tmp_path: Path) -> None:
     (kept,) = (stopped.files.parent / "checkpoints" / "frames").glob("*.npy")
     windows, parts, width = 30, 2, 4 * HIDDEN + 1
     assert np.load(kept, mmap_mode="r").shape == (windows * parts, width)
+
+
+def peak_mb(folder: Path, count: int) -> float:
+    """Resident memory of a process that embeds every frame of ``count`` files of half a second in four layers."""
+    folder.mkdir()
+    sound, rate = soundfile.read(CLIPS / "wav-16k.wav", dtype="float32", frames=8000)
+    soundfile.write(folder / "0.wav", sound, rate)
+    for i in range(1, count):
+        os.link(folder / "0.wav", folder / f"{i}.wav")
+    fields: Fields = {"data": {"audio": ["."]}, "pooling": "none", "layers": [0, 1, 2, 3], "dtype": "fp32"}
+    fields |= {"batch": {"files": 8}, "shard_mb": 1}  # so that 200 files fill what is held at once
+    (folder / "spec.yaml").write_text(json.dumps(spec(kind="asr-embed", **fields)), "utf-8")
+    process = subprocess.Popen([*RUNNER, "apply", "spec.yaml", "--local"], env=environment(), cwd=folder)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    index = (folder / "artifacts/job/v1/files/index.jsonl").read_bytes().splitlines()
+    assert len({json.loads(line)["path"] for line in index}) == count
+    return usage.ru_maxrss / 1000
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_folder(tmp_path: Path) -> None:
+    """1,800 files more have 89 MB of vectors."""
+    few, many = peak_mb(tmp_path / "few", 200), peak_mb(tmp_path / "many", 2000)
+    assert many - few < 45, f"{few:.0f} MB for 200 files, {many:.0f} MB for 2,000"
 
 
 @pytest.mark.parametrize("pooling", ["none", "mean", "word"])
