@@ -21,6 +21,7 @@ from tests.asr.plain_viterbi import plain
 
 VOCAB = 32
 SIZES = ((150, 30), (500, 100), (1500, 300), (6000, 1500), (18_000, 5000))  # frames and letters: 3 s to 6 minutes
+WIDTHS = (8, 8, 8, 8, 9, 9, 11, 13, 11)
 LONGEST_PLAIN = 1500  # frames: the loop takes half a minute for them
 
 Rows = NDArray[np.float32]
@@ -53,23 +54,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hour", action="store_true", help="align an hour, too: a minute or two")
     args = parser.parse_args()
-    columns = ("frames", "letters", "Mcells", "ours s", "Mcells/s", "plain s", "times")
-    print(
-        " ".join(f"{name:>{width}}" for name, width in zip(columns, (8, 8, 9, 9, 9, 9, 7), strict=True)),
-        " torchaudio s",
+    columns = (
+        "frames",
+        "letters",
+        "Mcells",
+        "ours s",
+        "Mcells/s",
+        "plain s",
+        "times ours",
+        "torchaudio s",
+        "times ours",
     )
+    print("CPU-seconds, the best of three; the plain loop once")
+    print(" ".join(f"{name:>{width}}" for name, width in zip(columns, WIDTHS, strict=True)))
     for frames, letters in SIZES:
         rows, said = speech(frames, letters, wrong=0.1)
         cells = frames * (2 * letters + 1) / 1e6
         ours = spent(align, rows, said, times=3)
-        line = f"{frames:>8} {letters:>8} {cells:>9.1f} {ours:>9.4f} {cells / ours:>9.0f}"
-        if frames <= LONGEST_PLAIN:
-            loop = spent(plain, rows, said, times=1)
-            line += f" {loop:>9.3f} {loop / ours:>7.0f}"
-        else:
-            line += f" {'':>9} {'':>7}"
+        figures = [f"{frames}", f"{letters}", f"{cells:.1f}", f"{ours:.4f}", f"{cells / ours:.0f}"]
+        loop = spent(plain, rows, said, times=1) if frames <= LONGEST_PLAIN else None
         theirs = None if align_torchaudio.MISSING else spent(align_torchaudio.align, rows, said, times=3)
-        print(f"{line}  {'not here' if theirs is None else f'{theirs:.4f}'}", flush=True)
+        for other in (loop, theirs):
+            figures += ["-", "-"] if other is None else [f"{other:.4f}", f"{other / ours:.2f}"]
+        print(" ".join(f"{figure:>{width}}" for figure, width in zip(figures, WIDTHS, strict=True)), flush=True)
+    if align_torchaudio.MISSING:
+        print(f"torchaudio is not here: {align_torchaudio.MISSING}")
     for wrong in (0.0, 0.05, 0.3) if args.hour else ():
         rows, said = speech(180_000, 50_000, wrong=wrong)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
