@@ -13,7 +13,7 @@ import soundfile
 from runner.execution.order import JobFunction
 from runner.jobs import asr_align
 from tests.asr.test_textgrid import parsed
-from tests.jobs.helpers import CLIPS, Fields, Ran, clips, manifest, transcribe
+from tests.jobs.helpers import CLIPS, Fields, Ran, apply, clips, manifest, ran, spec, transcribe
 from tests.jobs.pools import watching
 
 # transformers leaves the JSON files it reads to the collector
@@ -137,6 +137,18 @@ def test_a_text_of_something_else_has_a_low_confidence(tmp_path: Path) -> None:
     found = align(tmp_path, [wrong], gates={"min_confidence": 0.3})
     assert (found.result.action, found.result.exit_code) == ("quarantined", 3)
     assert lines(found)[0]["confidence"] < 0.1
+
+
+def test_transcripts_of_another_job_are_texts(tmp_path: Path) -> None:
+    rows = clips("wav-16k.wav", "near-silence.flac", "too-short.wav")
+    texts = spec("texts", data={"manifest": manifest(tmp_path, rows)})
+    times = spec("times", kind="asr-align", data={"manifest": "artifact:texts#transcripts.jsonl"})
+    results, store = apply(tmp_path, texts, times)
+    said, found = (ran(result, store) for result in results)
+    (row,) = [row for row in lines(found) if row["status"] == "ok"]
+    assert [word["word"] for word in row["words"]] == said.texts[row.get("id") or row["path"]].split()
+    assert row["confidence"] > 0.8
+    assert sorted(row["status"] for row in lines(found)) == ["empty", "ok", "too_short"]
 
 
 def test_without_any_text_the_job_fails_at_once(tmp_path: Path) -> None:
