@@ -34,6 +34,10 @@ class Job(Block):
         """What a plan should say of this spec on this machine, beside why it is carried out; must load nothing."""
         return ()
 
+    def lacks(self, path: str) -> str | None:
+        """Why its artifact will not hold ``path``, as far as that is known before it is made; None where it may."""
+        return None
+
     def unfit(self, facts: Mapping[str, Any]) -> str | None:
         """Why a model, of which the registry knows ``facts``, cannot do what this spec asks for; None where it can."""
         return None

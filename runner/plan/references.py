@@ -9,6 +9,7 @@ from pathlib import Path
 
 from runner.plan.step import Input, Step
 from runner.schema.errors import PlanError, StoreError
+from runner.schema.kinds import job_class
 from runner.schema.reference import Reference
 from runner.store.local import Store
 from runner.store.manifest import Manifest
@@ -19,12 +20,14 @@ VARIANTS = "variants"  # where asr-quantize puts its forms of one: `#int8-dynami
 
 
 def in_plan(reference: Reference, *, field: str, step: Step, store: Store) -> Input:
-    """Pin a reference to a step of the same plan."""
+    """Pin a reference to a step of the same plan. Raises PlanError."""
     if step.action == "reuse" and step.reuse is not None and "@" in step.reuse:
         name, _, version = step.reuse.partition("@")
         manifest = store.get(name, version)
         assert manifest is not None, f"{step.reuse} was found a moment ago"
         return _found(reference, field, manifest, store)
+    if reference.path and (reason := job_class(step.kind).model_validate(step.spec).lacks(reference.path)):
+        raise PlanError(f"{step.name!r} will have no {reference.path!r}: {reason}")
     return Input(field=field, ref=str(reference), digest=_digest(step.fingerprint, reference))
 
 
@@ -82,8 +85,6 @@ def _unknown(reference: Reference, store: Store, known: Mapping[str, object]) ->
     if reference.version and reference.name in known:
         return f"{reference.name!r} has no version yet; leave out '@{reference.version}' to use what this plan makes"
     names = sorted({*store.names(), *known})
-    near = difflib.get_close_matches(reference.name, names, n=1)
-    meant = (
-        f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names[:5])}" if names else "the store is empty"
-    )
+    near = difflib.get_close_matches(reference.name, names, n=1, cutoff=0.75)  # names of one family are much alike
+    meant = f"did you mean {near[0]!r}?" if near else "give the spec that makes it as well"
     return f"no artifact is called {reference.name!r}, neither in these specs nor in the store; {meant}"

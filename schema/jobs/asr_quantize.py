@@ -157,6 +157,13 @@ class AsrQuantize(Job):
             raise PydanticCustomError("twice", "{names} is there twice: name each variant once", {"names": twice[0]})
         return value
 
+    def lacks(self, path: str) -> str | None:
+        """That this is none of the variants to make."""
+        first = path.removeprefix("variants/").partition("/")[0]
+        if first in {"model", "variants", "comparison.json", *self.variants}:
+            return None
+        return f"it makes {', '.join(self.variants)}"
+
     def remarks(self) -> tuple[str, ...]:
         """Which of the variants cannot be made here."""
         graphs = [name for name in self.variants if name.startswith("onnx-")]

@@ -77,7 +77,12 @@ def test_references_that_lead_nowhere(folder: Path) -> None:
     said = _refused(folder)
     assert "embed.yaml:9:8: model.id: no artifact is called 'quickstart-quantised'" in said
     assert "did you mean 'quickstart-quantized'?" in said
-    _edit(embed, "model: artifact:quickstart-quantised\n", "model: artifact:quickstart-words\n")
+    alone = runner("plan", str(embed), "--store", str(folder.parent / "store"), cwd=folder.parent, check=2).stderr
+    assert "no artifact is called 'quickstart-quantized-asr', neither in these specs nor in the store; give" in alone
+    _edit(embed, "model: artifact:quickstart-quantised\n", "model: artifact:quickstart-quantized#int8\n")
+    said = _refused(folder)
+    assert "'quickstart-quantized' will have no 'int8': it makes fp16, int8-dynamic, int4-weights, onnx-int8" in said
+    _edit(embed, "model: artifact:quickstart-quantized#int8\n", "model: artifact:quickstart-words\n")
     assert "these specs need each other: quickstart-words -> quickstart-words" in _refused(folder)
 
 
