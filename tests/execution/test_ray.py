@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from runner.execution import cluster, process, runs
+from runner.execution import cluster, events, process, runs
 from runner.execution.alarm import CANCEL
 from runner.execution.failures import Stop
 from runner.execution.order import Executor, JobFunction
@@ -28,6 +28,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 Make = Callable[[Callable[[Stop], None]], Executor]
+LOOPBACK = ("0100007F:", "00000000000000000000000001000000:", "0000000000000000FFFF00000100007F:")
 
 
 class _Shared:
@@ -76,8 +77,7 @@ def test_nothing_listens_beyond_loopback_and_the_token_is_ours_alone(make: Make)
     listening = [line.split() for line in tables.splitlines()]
     ours = [row[1] for row in listening if row[3] == "0A" and row[9] in inodes]
     assert ours
-    loopback = ("0100007F:", "00000000000000000000000001000000:", "0000000000000000FFFF00000100007F:")
-    assert [place for place in ours if not place.startswith(loopback)] == []
+    assert [place for place in ours if not place.startswith(LOOPBACK)] == []
 
 
 def test_ray_and_inline_make_the_same_manifest(tmp_path: Path, make: Make) -> None:
@@ -138,14 +138,47 @@ def test_data_errors_keep_their_class_across_processes(tmp_path: Path, make: Mak
     assert (result.failure, result.message, result.attempts) == ("DataInvalid", "clip 7 holds no sound", 1)
 
 
-@pytest.mark.parametrize("job", [toys.sleep, toys.sleep_in_workers], ids=["task", "pool"])
+def test_a_team_meets_on_loopback_and_only_the_first_is_heard(tmp_path: Path, make: Make) -> None:
+    result, store = _one(tmp_path, make, toys.team, compute={"workers": 2})
+    assert result.action == "created", result.message
+    metrics = result.metrics
+    assert (metrics["sum"], metrics["first"]) == (3, "from 0")
+    one, two = metrics["every"]
+    assert len({one["pid"], two["pid"], os.getpid()}) == 3
+    assert {one["backend"], two["backend"]} == {"gloo"}
+    assert [each["environment"] for each in (one, two)] == [["0", "2", "1", ""], ["1", "2", "1", ""]]
+    assert one["listens"]
+    assert [place for each in (one, two) for place in each["listens"] if not place.startswith(LOOPBACK)] == []
+    assert result.run
+    log = (store.run_folder(result.run) / "log.txt").read_text()
+    assert [log.count(f"printed by process {rank}") for rank in (0, 1)] == [1, 1]
+    assert [log.count(f"told by process {rank}") for rank in (0, 1)] == [1, 0]
+
+
+def test_a_team_that_lost_a_process_is_made_again(tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runner.execution.failures.MAX_WAIT_S", 0.01)
+    result, store = _one(tmp_path, make, toys.team_loses_one_once, compute={"workers": 2})
+    assert (result.action, result.attempts) == ("created", 2), result.message
+    assert result.run
+    stream, _ = events.read(store.run_folder(result.run) / events.FILE)
+    (error,) = [e for e in stream if e["type"] == "error"]
+    assert error["failure"] == "Preempted"
+    assert error["message"].startswith("a process of the team is gone: ")
+
+
+@pytest.mark.parametrize(
+    "job", [toys.sleep, toys.sleep_in_workers, toys.team_sleeps, toys.team_is_deaf], ids=lambda job: job.__name__
+)
 def test_cancel_ends_the_attempt_and_its_workers(tmp_path: Path, make: Make, job: JobFunction) -> None:
     before = set(process.descendants(os.getpid()))
-    plan, store = planned(tmp_path, spec(compute={"workers": 2 if job is toys.sleep_in_workers else 1}))
+    plan, store = planned(tmp_path, spec(compute={"workers": 1 if job is toys.sleep else 2}))
+
+    asked: list[float] = []
 
     def cancel() -> None:
         while not (found := runs.every(store)) or found[0].progress is None:
             time.sleep(0.05)
+        asked.append(time.monotonic())
         (found[0].folder / CANCEL).touch()
 
     thread = threading.Thread(target=cancel)
@@ -153,13 +186,22 @@ def test_cancel_ends_the_attempt_and_its_workers(tmp_path: Path, make: Make, job
     (result,) = applied(plan, store, job, make=make)
     thread.join()
     assert (result.action, result.exit_code) == ("cancelled", 130)
-    assert result.seconds
-    assert result.seconds < 30
+    assert time.monotonic() - asked[0] < 30
     assert before
     deadline = time.monotonic() + 10
-    while any(b"_Seat" in Path(f"/proc/{p}/cmdline").read_bytes() for p in process.descendants(os.getpid())):
+    assert result.run
+    team = {int(path.name[4:]) for path in (store.run_folder(result.run) / "checkpoints").glob("pid-*")}
+    assert len(team) == (2 if job in {toys.team_sleeps, toys.team_is_deaf} else 0)
+    while team & {*(left := process.descendants(os.getpid()))} or any(b"_Seat" in _words(pid) for pid in left):
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def _words(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""  # it ended while we looked
 
 
 def test_a_timeout_is_a_timeout_here_too(tmp_path: Path, make: Make) -> None:
