@@ -73,9 +73,27 @@ def export(model: Any, example: torch.Tensor) -> onnx.ModelProto:
 
 def save(graph: onnx.ModelProto, folder: Path) -> list[str]:
     """Write ``graph``; the names of the files, two for a large one."""
+    _shorten(graph.graph)
     beside = f"{FILE}.data" if graph.ByteSize() > BESIDE else None
     onnx.save_model(graph, str(folder / FILE), save_as_external_data=beside is not None, location=beside)
     return [FILE] + ([] if beside is None else [beside])
+
+
+def _shorten(graph: onnx.GraphProto) -> None:
+    """Number what lies between input and output: the tracer's names take 0.1 MB, an eighth of the quickstart's model.
+
+    A graph with graphs inside stays as it is: those name what lies around them.
+    """
+    if any(attribute.HasField("g") for node in graph.node for attribute in node.attribute):
+        return
+    short = {value.name: value.name for value in (*graph.input, *graph.output)} | {"": ""}  # "": an input left out
+    del graph.value_info[:]
+    for weight in graph.initializer:
+        weight.name = short.setdefault(weight.name, f"w{len(short)}")
+    for node in graph.node:
+        node.ClearField("name")
+        node.input[:] = [short[name] for name in node.input]
+        node.output[:] = [short.setdefault(name, f"v{len(short)}") for name in node.output]
 
 
 @dataclass(frozen=True, kw_only=True)

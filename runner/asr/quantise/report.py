@@ -38,9 +38,10 @@ def tables(rows: Sequence[Row], rest: Sequence[Done], *, before: Measured, size:
         kept = (row.name, "ok", row.done.bytes / 1e6, row.compression, *errors, row.laps.speedup)
         shown.append((*kept, *_speed(timed["variants"][row.name])))
     shown += [(done.name, done.status, *[None] * (len(COLUMNS) - 2)) for done in rest]
+    threads = f"{timed['threads']} thread{'' if timed['threads'] == 1 else 's'}"
     note = (
         f"speed against {BASELINE}; {timed['recordings']} recordings {timed['rounds']} times each in turns on "
-        f"{timed['threads']} threads; rises with 95% bootstrap intervals over recordings, both models on the same ones"
+        f"{threads}; rises with 95% bootstrap intervals over recordings, both models on the same ones"
     )
     return (Table(title="Variants", columns=COLUMNS, rows=[tuple(map(_short, row)) for row in shown], note=note),)
 
@@ -62,13 +63,13 @@ def plots(rows: Sequence[Row]) -> tuple[Plot, ...]:
     names = [row.name for row in rows]
     smaller, faster = [row.compression for row in rows], [row.laps.speedup for row in rows]
     return (
-        _bars("Times smaller", names, smaller, "times smaller than the unquantised file"),
-        _bars("Times faster", names, faster, "times faster than plain transformers in fp32"),
+        _bars("Times smaller than the unquantised file", names, smaller),
+        _bars("Times faster than plain transformers in fp32", names, faster),
     )
 
 
-def _bars(title: str, names: list[str], values: list[float], label: str) -> Plot:
-    return Plot(title=title, kind="bar", x=list(names), y=values, x_label="variant", y_label=label)
+def _bars(title: str, names: list[str], values: list[float]) -> Plot:
+    return Plot(title=title, kind="bar", x=list(names), y=values, x_label="variant", y_label="times")
 
 
 def ledger(rows: Sequence[Row], rest: Sequence[Done]) -> tuple[LedgerLine, ...]:

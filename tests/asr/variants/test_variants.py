@@ -103,7 +103,7 @@ def test_the_schema_names_the_files_of_the_folder() -> None:
         ("int4-weights", 5.9, 0.2),
         ("onnx-fp32", 0.9, 1e-4),
         ("onnx-fp16", 1.8, 0.005),
-        ("onnx-int8", 3.1, 0.06),
+        ("onnx-int8", 3.5, 0.06),
     ],
 )
 def test_a_variant_is_a_model_of_its_own(quickstart: Path, name: str, smaller: float, most: float) -> None:
