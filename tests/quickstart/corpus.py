@@ -1,8 +1,8 @@
 """Speaks sentences with many voices at 16 kHz: what the model is trained and scored on.
 
-    python -m tests.quickstart.corpus --out specs/quickstart
+    python -m tests.quickstart.corpus --out specs/training
 
-writes speech/ beside the tables of specs/quickstart/train.yaml, train.jsonl and validation.jsonl, and writes those
+writes speech/ beside the tables of specs/training/train.yaml, train.jsonl and validation.jsonl, and writes those
 anew: the same bytes each time. Sentences and voices of the validation are in no training clip.
 """
 
