@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import random
+import tracemalloc
 from collections import Counter
 from itertools import product
 from pathlib import Path
@@ -220,3 +221,18 @@ def test_perplexity_leaves_unknown_words_out_and_counts_them() -> None:
     assert (known.words, known.unknown) == (2, 0)
     assert (with_unknown.words, with_unknown.unknown) == (3, 1)
     assert perplexity(model, []).value is None
+
+
+def test_memory_of_reading_follows_the_n_grams_not_the_text(tmp_path: Path) -> None:
+    ranks = np.random.default_rng(0).zipf(1.2, size=(3000, 10)) % 3000
+    said = [[f"palavra{rank}" for rank in row] for row in ranks.tolist()]
+    made = train(said, order=3)
+    arpa.write(tmp_path / "lm.arpa", made.words, made.orders)
+    tracemalloc.start()
+    try:
+        sizes = arpa.read(tmp_path / "lm.arpa").sizes
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert sum(sizes) > 30_000
+    assert peak < 100 * sum(sizes) + 500_000, "an n-gram as tuple and dictionary entry would be 250 bytes and more"

@@ -4,15 +4,18 @@ Sessions share one model through a `Batcher`. Every 0.1 s each of them gets 0.1 
 clip, and whatever windows are due then are computed together; their chunks end at different times, as those of people
 who call at different times do. The clock is that of the process, so other work on the machine does not count. Lag is
 how long after a piece of sound all that it made possible was computed, after what earlier pieces had left undone; as
-long as the last lag is no longer than a chunk, the core keeps up.
+long as the last lag is no longer than a chunk, the core keeps up. The ratio is what a second of a stream costs against
+a second of the same sound offline, in windows of 20 s: a window of 2 s that settles 0.5 s computes each frame 4 times.
 """
 
 from __future__ import annotations
 
 import argparse
+import platform
 import tempfile
 import time
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +32,8 @@ from runner.registry.resolve import resolve
 from tests.bench.asr_large import make_clips, make_model
 
 QUICKSTART = Path(__file__).parents[2] / "specs" / "quickstart"
+LONG = QUICKSTART / "clips" / "long-90s.opus"
+PACKAGES = ("torch", "transformers", "numpy")
 RATE = 16_000
 TICK = RATE // 10
 MOST = 40 * RATE  # samples in one call of the model, as jobs have it
@@ -75,12 +80,18 @@ def main() -> None:
         print(
             f"buffer {given.left_s + given.chunk_s + given.lookahead_s:g} s, of which {given.chunk_s:g} s are settled"
         )
-        print(f"{'final':>6} {'sessions':>9} {'load':>6} {'per core':>9} {'lag p50':>8} {'p95':>7} {'last':>7}   ms")
+        print(
+            ", ".join([f"python {platform.python_version()}", *(f"{n} {version(n)}" for n in PACKAGES), "one thread"])
+        )
+        alone = offline(engine)
+        print(f"offline: {1 / alone:.0f} s of sound a CPU-second")
+        head = f"{'final':>6} {'sessions':>9} {'load':>6} {'per core':>9} {'ratio':>6}"
+        print(f"{head} {'lag p50':>8} {'p95':>7} {'last':>7}   ms")
         for refine in (False, True):
             how = cut(setup, given, refine=refine)
             for number in NUMBERS:
                 run = hear(engine, setup, how, sessions=number, seconds=given.seconds)
-                show(run, refine=refine)
+                show(run, refine=refine, offline=alone)
                 if run.lags[-1] > given.chunk_s:
                     break
 
@@ -128,7 +139,7 @@ def cut(setup: Setup, given: argparse.Namespace, *, refine: bool) -> Settings:
 
 def hear(engine: Ctc, setup: Setup, how: Settings, *, sessions: int, seconds: float) -> Run:
     """Warm up for as long as the buffer is not full, then measure."""
-    sound: NDArray[np.float32] = soundfile.read(QUICKSTART / "clips" / "long-90s.opus", dtype="float32")[0]
+    sound: NDArray[np.float32] = soundfile.read(LONG, dtype="float32")[0]
     sounds = [np.roll(sound, -number * len(sound) // sessions) for number in range(sessions)]
     live = [Session(engine, setup=setup, settings=how) for _ in sounds]
     batcher = Batcher(engine.compute, most=MOST)
@@ -147,10 +158,24 @@ def hear(engine: Ctc, setup: Setup, how: Settings, *, sessions: int, seconds: fl
     return Run(sessions=sessions, spent=spent[warm:], words=words)
 
 
-def show(run: Run, *, refine: bool) -> None:
+def offline(engine: Ctc) -> float:
+    """CPU-seconds a second of sound, the better of two passes over the long clip."""
+    sound: NDArray[np.float32] = soundfile.read(LONG, dtype="float32")[0]
+    windows = [sound[at : at + 20 * RATE] for at in range(0, len(sound), 20 * RATE)]
+    spent = []
+    for _ in range(2):
+        began = time.process_time()
+        for window in windows:
+            engine.compute([window])
+        spent.append(time.process_time() - began)
+    return min(spent) / (len(sound) / RATE)
+
+
+def show(run: Run, *, refine: bool, offline: float) -> None:
     p50, p95 = (1000 * float(np.quantile(run.lags, share)) for share in (0.5, 0.95))
     per_core = run.sessions / run.load
     row = f"{'yes' if refine else 'no':>6} {run.sessions:>9} {run.load:>6.0%} {per_core:>9.1f}"
+    row += f" {1 / per_core / offline:>6.1f}"
     print(f"{row} {p50:>8.0f} {p95:>7.0f} {1000 * run.lags[-1]:>7.0f}", flush=True)
 
 
