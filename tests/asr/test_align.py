@@ -175,10 +175,10 @@ def test_torchaudio_is_asked_only_where_its_path_is_the_best(
     assert len(calls) == asked, "what does not fit is not theirs"
 
 
-def hour(seed: int, *, wrong: float) -> tuple[Rows, NDArray[np.intp]]:
-    """180,000 frames in which 50,000 letters are said, sharply as trained models do; ``wrong`` of them misheard."""
+def speech(seed: int, *, hours: float, wrong: float) -> tuple[Rows, NDArray[np.intp]]:
+    """Frames in which 50,000 letters an hour are said, sharply as trained models do; ``wrong`` of them misheard."""
     random = np.random.default_rng(seed)
-    frames, letters, vocab = 180_000, 50_000, 32
+    frames, letters, vocab = round(180_000 * hours), round(50_000 * hours), 32
     said = random.integers(1, vocab, size=letters)
     heard = np.where(random.random(letters) < wrong, random.integers(1, vocab, size=letters), said)
     scores = random.normal(size=(frames, vocab)).astype(np.float32)
@@ -188,9 +188,9 @@ def hour(seed: int, *, wrong: float) -> tuple[Rows, NDArray[np.intp]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("wrong", [0.05, 0.3])
-def test_an_hour_with_its_text(wrong: float) -> None:
-    rows, said = hour(0, wrong=wrong)
+@pytest.mark.parametrize(("hours", "wrong"), [(1, 0.05), (0.4, 0.3)])
+def test_an_hour_with_its_text(hours: float, wrong: float) -> None:
+    rows, said = speech(0, hours=hours, wrong=wrong)
     before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     path = align(rows, said, blank=0)
     spent, grown = time.process_time() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
