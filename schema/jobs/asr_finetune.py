@@ -289,7 +289,7 @@ class AsrFinetune(Job):
     """Train a CTC model on recordings and their texts."""
 
     tasks = ("ctc",)
-    code_version = 1
+    code_version = 2
 
     kind: Annotated[Literal["asr-finetune"], RESULT]
     """What this spec is."""

@@ -55,7 +55,9 @@ class Heard(Dataset[Example]):
         samples = augment.sound(clip, draws, read=self._corpus.samples, seed=seed, epoch=epoch)
         heard = [] if draws.hush[clip] else draws.parts(clip)
         text = " ".join(self._corpus.utterances[part].text for part in heard)
-        return Example(features=self._features(samples), labels=torch.tensor(self._spelling.ids(text)))
+        # what follows a long pause is out of the model's sight, so where clips are joined each one ends its last word
+        labels = self._spelling.ids(text, ends=self._schedule.recipe.augmentation.join > 1)
+        return Example(features=self._features(samples), labels=torch.tensor(labels))
 
     def __getitems__(self, turn: Turn) -> tuple[Turn, list[Example]]:
         return turn, [self[place] for place in turn.places]

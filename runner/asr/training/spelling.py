@@ -36,9 +36,10 @@ class Spelling:
     between: int | None  # between words; None: the model writes words without spaces
     alphabet: Alphabet
 
-    def ids(self, text: str) -> list[int]:
-        """The labels of ``text``; a character that the head lacks gives none."""
-        found = (self._id(character) for character in " ".join(text.split()))
+    def ids(self, text: str, *, ends: bool = False) -> list[int]:
+        """The labels of ``text``; a character that the head lacks gives none. ``ends``: and a space at the end."""
+        words = text.split()
+        found = (self._id(character) for character in " ".join([*words, ""] if ends and words else words))
         return [one for one in found if one is not None]
 
     def unknown(self, texts: Iterable[str]) -> Counter[str]:

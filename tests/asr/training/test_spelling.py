@@ -19,6 +19,8 @@ def test_a_built_vocabulary_has_the_characters_of_the_texts_behind_the_special_r
     assert made.alphabet.texts == ("", "", "", "", "", "'", "a", "d", "n", "é", "ó")
     assert (made.alphabet.blank, made.between) == (0, 4)
     assert made.ids(" né  a ") == [8, 9, 4, 6]
+    assert made.ids("né a", ends=True) == [8, 9, 4, 6, 4]
+    assert made.ids(" ", ends=True) == []
 
 
 def test_what_is_built_is_read_back_by_us_and_by_transformers(tmp_path: Path) -> None:
