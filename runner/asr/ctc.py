@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from runner.asr import alphabet, fusion, silence
+from runner.asr import alphabet, silence
 from runner.asr.acoustic import Acoustic
 from runner.asr.alphabet import Alphabet
 from runner.asr.decode import Decoded, decode
 from runner.asr.doubt import doubtful
+from runner.asr.language import fusion
 from runner.asr.pieces import Outcome, Piece, Setup
 
 Samples = NDArray[np.float32]

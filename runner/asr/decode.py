@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from runner.asr import confidence
 from runner.asr.alphabet import Alphabet
-from runner.asr.beam import search
 from runner.asr.calibration import Calibration
-from runner.asr.fusion import Fusion
+from runner.asr.language.beam import search
+from runner.asr.language.fusion import Fusion
 from runner.asr.words import Char, Path, Span, Word, spans
 from runner.schema.errors import JobError
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from runner.asr.calibration import Calibration
 from runner.asr.decode import Decoded, Timestamps
-from runner.asr.fusion import Wording
 from runner.asr.header import Header
+from runner.asr.language.fusion import Wording
 from runner.asr.trouble import RecordingError
 
 

@@ -19,7 +19,7 @@ from runner.asr.halving import Halving
 from runner.asr.pieces import Answer, Outcome, Piece, Setup, Timing
 from runner.asr.precision import choose
 from runner.asr.trouble import RecordingError
-from runner.asr.whisper import Whisper
+from runner.asr.whisper.engine import Whisper
 from runner.schema.errors import JobError
 
 Samples = NDArray[np.float32]

@@ -16,6 +16,7 @@ from runner.asr.alphabet import Alphabet
 from runner.asr.calibration import Fitted, fit
 from runner.asr.collector import SILENCE, Collector
 from runner.asr.decode import Decoded
+from runner.asr.language.tune import Errors, Point, Tuned, best, tune
 from runner.asr.normalise import accent_sensitive
 from runner.asr.pieces import Setup
 from runner.asr.recordings import Clip
@@ -23,7 +24,6 @@ from runner.asr.rows import Rows, RowsCollector
 from runner.asr.score import Scorer
 from runner.asr.sweep import Shape
 from runner.asr.trust import Judge
-from runner.asr.tune import Errors, Point, Tuned, best, tune
 from runner.context import Context, Table
 from runner.schema.errors import JobError
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from runner.asr import align_report, align_torchaudio, portuguese, sweep, writer
-from runner.asr.align_collector import AlignCollector
-from runner.asr.align_engine import Aligner, Wanted
-from runner.asr.align_report import Words
+from runner.asr import portuguese, sweep, writer
+from runner.asr.align import by_torchaudio as align_torchaudio
+from runner.asr.align import report as align_report
+from runner.asr.align.collector import AlignCollector
+from runner.asr.align.engine import Aligner, Wanted
+from runner.asr.align.report import Words
 from runner.asr.pieces import Setup
 from runner.asr.recordings import Clip
 from runner.asr.sweep import Shape, Sweep

@@ -7,10 +7,11 @@ import os
 from functools import partial
 from typing import Any
 
-from runner.asr import embed_writer, sweep
-from runner.asr.embed_collector import DTYPES, EmbedCollector, Vectors
-from runner.asr.embed_engine import Embedder, Wanted
-from runner.asr.embed_writer import Written
+from runner.asr import sweep
+from runner.asr.embed import writer as embed_writer
+from runner.asr.embed.collector import DTYPES, EmbedCollector, Vectors
+from runner.asr.embed.engine import Embedder, Wanted
+from runner.asr.embed.writer import Written
 from runner.asr.pieces import Setup
 from runner.asr.recordings import Clip
 from runner.asr.sweep import Shape, Sweep

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from runner.asr import batches, calibration, ctc, recordings, route, sweep, trust, validation, wording, writer
+from runner.asr import batches, calibration, ctc, recordings, route, sweep, trust, validation, writer
 from runner.asr.alphabet import Alphabet
 from runner.asr.collector import Collector
-from runner.asr.fusion import Wording
+from runner.asr.language import wording
+from runner.asr.language.fusion import Wording
+from runner.asr.language.wording import Told
 from runner.asr.pieces import Setup
 from runner.asr.recordings import Clip
 from runner.asr.route import Routed
@@ -22,7 +24,6 @@ from runner.asr.sweep import Shape, Sweep
 from runner.asr.tables import plots, tables
 from runner.asr.trust import Judge, Trust
 from runner.asr.validation import Learned
-from runner.asr.wording import Told
 from runner.asr.writer import Summary
 from runner.context import Context, Result, Table
 from runner.registry.family import Resolved

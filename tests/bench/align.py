@@ -15,9 +15,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from runner.asr import align_torchaudio
-from runner.asr.align import align
-from tests.asr.plain_viterbi import plain
+from runner.asr.align import by_torchaudio as align_torchaudio
+from runner.asr.align.search import align
+from tests.asr.align.plain_viterbi import plain
 
 VOCAB = 32
 SIZES = ((150, 30), (500, 100), (1500, 300), (6000, 1500), (18_000, 5000))  # frames and letters: 3 s to 6 minutes

@@ -20,12 +20,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from runner.asr import arpa
 from runner.asr.alphabet import Alphabet
 from runner.asr.decode import decode
-from runner.asr.fusion import Fusion
-from runner.asr.hotwords import Hotwords
-from runner.asr.ngram_train import train
+from runner.asr.language import arpa
+from runner.asr.language.fusion import Fusion
+from runner.asr.language.hotwords import Hotwords
+from runner.asr.language.ngram_train import train
 
 FRAMES, VOCAB = 1500, 45  # 30 s of wav2vec2
 ALPHABET = Alphabet(texts=("", "", *(chr(97 + letter) for letter in range(VOCAB - 2))), breaks=frozenset({1}), blank=0)

@@ -16,12 +16,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from runner.asr import arpa, calibration
+from runner.asr import calibration
+from runner.asr.language import arpa
 from runner.context import Context, Pool, Result, Worker
 from runner.execution.failures import Cancelled
 from runner.execution.order import JobFunction
 from runner.jobs import asr_transcribe
-from tests.asr import tiny_whisper
+from tests.asr.whisper import tiny_whisper
 from tests.jobs.helpers import CLIPS, Fields, Ran, apply, clips, manifest, ran, spec, transcribe
 from tests.quickstart.corpus import HELD_OUT_VOICES, HERTZ, render
 from tests.quickstart.sentences import split

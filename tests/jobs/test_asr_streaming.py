@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from runner.schema.errors import SpecError
-from tests.asr import tiny_whisper
+from tests.asr.whisper import tiny_whisper
 from tests.jobs.helpers import CLIPS, Fields, Ran, clips, manifest, transcribe
 
 # transformers leaves the JSON files it reads to the collector

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runner.asr import arpa
-from runner.asr.ngram import END, START, UNKNOWN, Ngram, perplexity
-from runner.asr.ngram_train import train
+from runner.asr.language import arpa
+from runner.asr.language.ngram import END, START, UNKNOWN, Ngram, perplexity
+from runner.asr.language.ngram_train import train
 from runner.schema.errors import JobError
 
 SENTENCES = [line.split() for line in ("a b c", "a b d", "b c a", "c", "a b c d", "d d d", "a a b", "c b a d")]
@@ -178,7 +178,7 @@ def plain(order: int) -> dict[tuple[str, ...], float]:
 
 @pytest.mark.parametrize("order", [1, 2, 3, 4])
 def test_trained_as_the_formulas_say(order: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runner.asr.ngram_train._discounts", lambda _: np.array([0.5, 1.0, 1.5]))
+    monkeypatch.setattr("runner.asr.language.ngram_train._discounts", lambda _: np.array([0.5, 1.0, 1.5]))
     trained = train(SENTENCES, order=order)
     found = {
         tuple(trained.words[id_] for id_ in ids): 10**p

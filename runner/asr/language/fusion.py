@@ -19,10 +19,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from runner.asr import arpa
 from runner.asr.alphabet import Alphabet
-from runner.asr.hotwords import ROOT, Hotwords
-from runner.asr.ngram import END, START, UNKNOWN, Ngram, State
+from runner.asr.language import arpa
+from runner.asr.language.hotwords import ROOT, Hotwords
+from runner.asr.language.ngram import END, START, UNKNOWN, Ngram, State
 
 UNKNOWN_COST = -10.0
 BEYOND = "\U0010ffff"  # after every letter

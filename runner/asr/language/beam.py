@@ -20,8 +20,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from runner.asr.align import align
-from runner.asr.fusion import Fusion, Guide
+from runner.asr.align.search import align
+from runner.asr.language.fusion import Fusion, Guide
 from runner.asr.words import Path
 
 FLOOR = 9.2  # symbols e^-9.2 = 1e-4 times as probable as the frame's best are not tried

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from runner.asr import align as own
+from runner.asr.align import search as own
 from runner.asr.words import Path
 
 MISSING: str | None = None  # why torchaudio cannot be used
@@ -26,7 +26,7 @@ MOST = 1 << 28  # states x frames: 256 MB
 
 
 def best_path(log_probs: NDArray[np.floating], symbols: NDArray[np.intp], *, blank: int) -> Path:
-    """What ``runner.asr.align.align`` gives, by torchaudio where it imports and the lattice is small enough."""
+    """What ``runner.asr.align.search.align`` gives, by torchaudio where it imports and the lattice is small enough."""
     small = len(log_probs) * (2 * len(symbols) + 1) <= MOST
     fits = len(symbols) > 0 and own.frames_needed(symbols) <= len(log_probs)
     if MISSING or not small or not fits or _tied(log_probs[:, np.unique(np.append(symbols, blank))]):

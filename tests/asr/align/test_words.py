@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runner.asr.align_text import Speller
-from runner.asr.align_words import Clock, aligned, quiet_row, unheard
+from runner.asr.align.text import Speller
+from runner.asr.align.words import Clock, aligned, quiet_row, unheard
 from runner.asr.trouble import RecordingError
 from runner.schema.errors import JobError
 from tests.asr.signals import ALPHABET, SYMBOLS, spoken

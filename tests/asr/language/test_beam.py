@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from runner.asr import beam
-from runner.asr.align import align
+from runner.asr.align.search import align
 from runner.asr.decode import decode, greedy
+from runner.asr.language import beam
 from tests.asr.signals import ALPHABET, SYMBOLS, noise, spoken
 
 

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from runner.asr import align as module
-from runner.asr import align_torchaudio
-from runner.asr.align import align, frames_needed
-from runner.asr.align_words import quiet_row
+from runner.asr.align import by_torchaudio as align_torchaudio
+from runner.asr.align import search as module
+from runner.asr.align.search import align, frames_needed
+from runner.asr.align.words import quiet_row
 from runner.asr.words import Path
-from tests.asr.plain_viterbi import plain
+from tests.asr.align.plain_viterbi import plain
 from tests.asr.signals import noise
 
 Rows = NDArray[np.float32]

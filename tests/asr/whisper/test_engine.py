@@ -16,13 +16,15 @@ import torch
 from transformers import AutoTokenizer, WhisperFeatureExtractor, WhisperForConditionalGeneration
 from transformers.models.whisper.generation_whisper import _dynamic_time_warping
 
-from runner.asr import confidence, sequence, whisper_times, windows
+from runner.asr import confidence, sequence, windows
 from runner.asr.header import Header
 from runner.asr.pieces import Outcome, Piece, Said, Setup, Source
-from runner.asr.whisper import Heard, Whisper
+from runner.asr.whisper import times as whisper_times
+from runner.asr.whisper.engine import Heard, Whisper
 from runner.registry.resolve import resolve
 from runner.schema.errors import JobError
-from tests.asr import tiny, tiny_whisper
+from tests.asr import tiny
+from tests.asr.whisper import tiny_whisper
 from tests.jobs.helpers import clips, manifest, transcribe
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # transformers leaves JSON files open

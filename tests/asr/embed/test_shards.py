@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from pyarrow import parquet
 
-from runner.asr import embed_shards
-from runner.asr.embed_shards import Shards
+from runner.asr.embed import shards as embed_shards
+from runner.asr.embed.shards import Shards
 
 Format = Literal["npy", "parquet"]
 COUNTS = (1, 0, 7, 30, 2)

@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]
 
-from runner.asr.embed_collector import DTYPES, Vectors
-from runner.asr.embed_engine import Wanted
-from runner.asr.embed_pool import STATISTICS
-from runner.asr.embed_shards import Shards
+from runner.asr.embed.collector import DTYPES, Vectors
+from runner.asr.embed.engine import Wanted
+from runner.asr.embed.pool import STATISTICS
+from runner.asr.embed.shards import Shards
 from runner.asr.recordings import Recording
 from runner.asr.spool import Spool
 from runner.asr.writer import TABLE_ROWS, Summary, count

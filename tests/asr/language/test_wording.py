@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from runner.asr import arpa, fusion, wording
 from runner.asr.alphabet import Alphabet
-from runner.asr.fusion import Wording
+from runner.asr.language import arpa, fusion, wording
+from runner.asr.language.fusion import Wording
 from runner.schema.errors import JobError
 
 SMALL = Alphabet(texts=("", "", *"abcdefghijklmnopqrstuvwxyzçãáé-'"), breaks=frozenset({1}), blank=0)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from runner.asr.ngram import END, LN10, NEVER, START, UNKNOWN, Grams, Ngram
+from runner.asr.language.ngram import END, LN10, NEVER, START, UNKNOWN, Grams, Ngram
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

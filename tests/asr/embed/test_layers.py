@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from transformers import AutoFeatureExtractor, AutoModelForCTC
 
-from runner.asr import embed_pool, features, mixed
-from runner.asr.embed_collector import DTYPES, Vectors
-from runner.asr.embed_engine import Embedder, Pooler, Wanted
-from runner.asr.embed_pool import Pooling, over_spans, part, pooled
+from runner.asr import features, mixed
+from runner.asr.embed import pool as embed_pool
+from runner.asr.embed.collector import DTYPES, Vectors
+from runner.asr.embed.engine import Embedder, Pooler, Wanted
+from runner.asr.embed.pool import Pooling, over_spans, part, pooled
 from runner.asr.pieces import Setup, Source
 from runner.asr.quantise import weights
 from runner.asr.spool import Spool

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from runner.asr import beam, fusion
 from runner.asr.alphabet import Alphabet
 from runner.asr.decode import decode
-from runner.asr.fusion import UNKNOWN_COST, Fusion, spelled
-from runner.asr.hotwords import ROOT, Hotwords
-from runner.asr.ngram import Ngram
-from runner.asr.ngram_train import train
+from runner.asr.language import beam, fusion
+from runner.asr.language.fusion import UNKNOWN_COST, Fusion, spelled
+from runner.asr.language.hotwords import ROOT, Hotwords
+from runner.asr.language.ngram import Ngram
+from runner.asr.language.ngram_train import train
+from tests.asr.language.test_beam import every_path
 from tests.asr.signals import ALPHABET, SYMBOLS, noise, spoken
-from tests.asr.test_beam import every_path
 
 LETTERS = Alphabet(texts=("", "", "a", "b"), breaks=frozenset({1}), blank=0)
 PIECES = Alphabet(texts=("A", "ab", "b", ""), breaks=frozenset({0, 2}), blank=3, lower=True)

@@ -25,7 +25,7 @@ from typing import BinaryIO, NoReturn, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from runner.asr.ngram import NEVER, Grams, Ngram
+from runner.asr.language.ngram import NEVER, Grams, Ngram
 from runner.schema.errors import JobError
 
 GZIP = b"\x1f\x8b"

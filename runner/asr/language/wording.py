@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner.asr import arpa
 from runner.asr.alphabet import Alphabet
-from runner.asr.fusion import Wording, model, spelled
-from runner.asr.ngram import END, START, UNKNOWN, Perplexity, perplexity
-from runner.asr.ngram_train import train
+from runner.asr.language import arpa
+from runner.asr.language.fusion import Wording, model, spelled
+from runner.asr.language.ngram import END, START, UNKNOWN, Perplexity, perplexity
+from runner.asr.language.ngram_train import train
 from runner.asr.normalise import accent_sensitive
 from runner.context import Table
 from runner.schema.errors import JobError

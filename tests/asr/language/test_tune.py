@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from runner.asr.tune import ALPHAS, BETAS, Errors, Point, Tuned, around, best, tune
+from runner.asr.language.tune import ALPHAS, BETAS, Errors, Point, Tuned, around, best, tune
 
 
 def bowl(points: Sequence[Point]) -> dict[Point, Errors]:

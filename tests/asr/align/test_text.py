@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.asr import portuguese
-from runner.asr.align_text import Speller, matched
+from runner.asr.align.text import Speller, matched
 from runner.asr.alphabet import Alphabet
 
 LETTERS = Alphabet(texts=("", "", *"abcdeghinorstuvxãçéó'"), breaks=frozenset({1}), blank=0)

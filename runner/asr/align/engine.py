@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from runner.asr import portuguese, silence
-from runner.asr.align_text import Speller
-from runner.asr.align_words import Clock, Rows, aligned, quiet_row
+from runner.asr.align.text import Speller
+from runner.asr.align.words import Clock, Rows, aligned, quiet_row
 from runner.asr.alphabet import Alphabet
 from runner.asr.ctc import Ctc
 from runner.asr.pieces import Outcome, Piece, Setup

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from runner.asr.align_engine import Texts, Wanted
-from runner.asr.align_words import Rows, unheard
+from runner.asr.align.engine import Texts, Wanted
+from runner.asr.align.words import Rows, unheard
 from runner.asr.collector import SILENCE, Collector, Head, record
 from runner.asr.ctc import load_alphabet
 from runner.asr.pieces import Outcome

@@ -29,10 +29,11 @@ from transformers import (
 )
 from transformers.modeling_outputs import BaseModelOutput
 
-from runner.asr import confidence, whisper_times
+from runner.asr import confidence
 from runner.asr.acoustic import load, settle_arithmetic
 from runner.asr.pieces import Outcome, Piece, Said, Setup
-from runner.asr.whisper_text import Tokens
+from runner.asr.whisper import times as whisper_times
+from runner.asr.whisper.text import Tokens
 from runner.schema.errors import JobError
 
 Samples = NDArray[np.float32]

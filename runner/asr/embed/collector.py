@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from runner.asr.collector import SILENCE, Collector, Head, record
 from runner.asr.ctc import load_alphabet
-from runner.asr.embed_engine import Made, Pooler, Rows, Wanted
+from runner.asr.embed.engine import Made, Pooler, Rows, Wanted
 from runner.asr.pieces import Outcome
 from runner.asr.recordings import Recording
 from runner.asr.spool import Spool

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runner.asr.align import frames_needed
-from runner.asr.align_text import Spelled, Speller, matched, spoken_signs
-from runner.asr.align_torchaudio import best_path
+from runner.asr.align.by_torchaudio import best_path
+from runner.asr.align.search import frames_needed
+from runner.asr.align.text import Spelled, Speller, matched, spoken_signs
 from runner.asr.trouble import RecordingError
 from runner.asr.words import Path
 from runner.schema.errors import JobError

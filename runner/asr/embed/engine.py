@@ -10,15 +10,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from runner.asr import confidence, embed_pool, silence
+from runner.asr import confidence, silence
 from runner.asr.acoustic import Acoustic
-from runner.asr.align_text import Speller
-from runner.asr.align_words import Clock, located, quiet_row
+from runner.asr.align.text import Speller
+from runner.asr.align.words import Clock, located, quiet_row
 from runner.asr.alphabet import Alphabet
 from runner.asr.ctc import load_alphabet
 from runner.asr.decode import greedy
-from runner.asr.embed_layers import Layers
-from runner.asr.embed_pool import Pooling
+from runner.asr.embed import pool as embed_pool
+from runner.asr.embed.layers import Layers
+from runner.asr.embed.pool import Pooling
 from runner.asr.pieces import Outcome, Piece, Setup
 from runner.asr.trouble import RecordingError
 from runner.asr.words import spans

@@ -1,0 +1,1 @@
+"""When each word of a known text is said."""

@@ -1,0 +1,1 @@
+"""What the layers of a model say of sound, as vectors."""

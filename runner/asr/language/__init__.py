@@ -1,0 +1,1 @@
+"""What is likely to be said: language models, hotwords, and the beam search that weighs them."""

@@ -1,0 +1,1 @@
+"""Sequence models: what they say, and when."""
