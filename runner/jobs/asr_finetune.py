@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Literal
 
 from runner import ranks
-from runner.asr import lint, portuguese, precision, recordings
+from runner.asr import lint, portuguese, precision, recordings, sweep
 from runner.asr.findings import Report
 from runner.asr.pieces import Source
 from runner.asr.precision import Precision
@@ -23,7 +23,6 @@ from runner.asr.training.recipe import Augmentation, Lora, Masks, Rate, Recipe
 from runner.asr.training.session import Learner
 from runner.asr.training.spelling import Spelling
 from runner.context import Context, Result
-from runner.registry.resolve import resolve
 from runner.schema.errors import JobError
 from runner.schema.fields import every
 from runner.schema.jobs.asr_finetune import AsrFinetune
@@ -97,20 +96,8 @@ def _start(spec: AsrFinetune, ctx: Context) -> tuple[Source | Architecture, int,
     if spec.model is None:
         made = Architecture(**spec.architecture.model_dump(exclude={"type"}))
         return made, RATE, made.receptive
-    folder = str(ctx.inputs["model"].path.absolute())
-    options = {name: getattr(spec.model, name) for name in ("allow_pickle", "trust_remote_code", "adapter")}
-    found = resolve(folder, folder=ctx.folder, **options)
-    facts = found.facts
-    source = Source(
-        folder=folder,
-        rate=facts["sample_rate"],
-        stride=facts["stride_samples"],
-        receptive=facts["receptive_samples"],
-        waveform=found.family.features == "waveform",
-        normalise=facts["do_normalize"],
-        mask=facts["mask"],
-        **options,
-    )
+    loading = spec.model.model_dump(include={"adapter", "allow_pickle", "trust_remote_code"})
+    source = sweep.source(ctx, sweep.model(ctx, **loading), **loading)
     return source, source.rate, source.receptive
 
 
