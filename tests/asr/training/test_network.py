@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,12 @@ def source(folder: Path, **changes: Any) -> Source:
 
 def build(text: str) -> Any:
     return lambda _: spelling.built([text], why="the texts")
+
+
+def heard_by_itself(seconds: float, *, labels: Sequence[int] = (5,)) -> dict[str, torch.Tensor]:
+    """A batch of one clip, with no padding."""
+    x = torch.from_numpy(tiny.sound(seconds))[None]
+    return {"input_values": x, "attention_mask": torch.ones_like(x).long(), "labels": torch.tensor([list(labels)])}
 
 
 def test_a_new_alphabet_keeps_the_rows_of_shared_characters(tmp_path: Path) -> None:
@@ -91,13 +98,28 @@ def test_masks_longer_than_a_clip_are_shortened(tmp_path: Path, name: str, secon
     masks = Masks(time=0.5, time_frames=20, feature=0.2, feature_width=64)
     learner = small.begin(source(base), masks=masks)
     model = learner.model.train()
-    x = torch.from_numpy(tiny.sound(seconds))[None]
-    batch = {"input_values": x, "attention_mask": torch.ones_like(x).long(), "labels": torch.tensor([[5]])}
-    frames = int(model._get_feat_extract_output_lengths(x.shape[1]))
+    batch = heard_by_itself(seconds)
+    frames = int(model._get_feat_extract_output_lengths(batch["input_values"].shape[1]))
     torch.autograd.backward(network.heard(model, batch).loss)
     assert model.config.mask_time_length == min(20, frames)
     session.save(learner, tmp_path / "out", masks=masks)
     assert json.loads((tmp_path / "out" / "config.json").read_text())["mask_time_length"] == 20
+
+
+@pytest.mark.parametrize("masks", [Masks(time=0.5, time_frames=5), Masks(feature=0.5, feature_width=8)])
+def test_masks_hide_something_while_training_only(masks: Masks) -> None:
+    batch = heard_by_itself(1.0)
+    plain, masked = small.begin(dropout=0.0).model, small.begin(masks=masks, dropout=0.0).model
+    with torch.no_grad():
+        wanted = network.heard(plain.train(), batch).logits
+        assert not torch.allclose(network.heard(masked.train(), batch).logits, wanted, atol=1e-3)
+        assert torch.equal(network.heard(masked.eval(), batch).logits, wanted)
+
+
+def test_a_text_that_does_not_fit_costs_nothing() -> None:
+    """Speed may shorten a clip below what its text needs, after the lint."""
+    batch = heard_by_itself(0.3, labels=[5] * 99)
+    assert network.heard(small.begin().model, batch).loss == 0
 
 
 @pytest.mark.parametrize(("name", "layers"), [("wav2vec2", 6), ("wav2vec2-group", 6), ("wavlm", 2), ("hubert", 6)])
@@ -113,15 +135,14 @@ def test_lora_trains_only_itself_and_the_head_and_is_merged(tmp_path: Path, name
         for weight, one in learner.model.named_parameters():
             if "lora_B" in weight:
                 one.normal_()
-    x = torch.from_numpy(tiny.sound(1.0))[None]
-    batch = {"input_values": x, "attention_mask": torch.ones_like(x).long(), "labels": torch.tensor([[5]])}
+    batch = heard_by_itself(1.0)
     torch.autograd.backward(network.heard(learner.model, batch).loss)
     silent = [weight for weight, one in learner.model.named_parameters() if one.requires_grad and not one.grad.any()]
     assert silent == []  # every one of them is heard
     with torch.inference_mode():
-        beside = learner.model.eval()(x).logits
+        beside = learner.model.eval()(batch["input_values"]).logits
         tuner.merge_and_unload()
-        merged = learner.model(x).logits
+        merged = learner.model(batch["input_values"]).logits
     assert torch.allclose(beside, merged, atol=1e-3)
     after = learner.model.state_dict()
     assert after.keys() == before.keys()
