@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -84,6 +84,11 @@ def from_manifest(path: Path, *, name: str | None, root: str | None, folder: Pat
     for row in manifest.read(path, root=Path(base)):
         shown = manifest.shown(row.audio, base=base, name=root or ".")
         yield Clip(path=str(row.audio), shown=shown, id=row.id, text=row.text, start=row.start, end=row.end)
+
+
+def said(clips: Iterable[Clip], say: Callable[[str], str] | None) -> list[Clip]:
+    """``clips`` with their texts as ``say`` writes them, for example `3` as `três`; None leaves them as they are."""
+    return [clip if say is None or clip.text is None else replace(clip, text=say(clip.text)) for clip in clips]
 
 
 def recordings(

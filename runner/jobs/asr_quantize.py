@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runner.asr import recordings, sweep
+from runner.asr import portuguese, recordings, sweep
 from runner.asr.collector import Collector
 from runner.asr.pieces import Piece, Setup, Source
 from runner.asr.quantise import compare, report, stopwatch
@@ -64,7 +64,7 @@ def run(spec: AsrQuantize, ctx: Context) -> Result:
     picked, unmet = compare.pick(rows, spec.pick, limits=spec.gates.model_dump())
     _write(spec, ctx, rows, rest, picked=picked.name, before=before, size=size)
     return Result(
-        metrics=_metrics(rows, picked, before=before, made=made),
+        metrics=_metrics(rows, picked, before=before, made=made) | _text_metrics(spec),
         intervals=_intervals(picked, before),
         ledger=report.ledger(rows, rest),
         tables=report.tables(rows, rest, before=before, size=size),
@@ -110,15 +110,19 @@ def _prepared(spec: AsrQuantize, ctx: Context, setup: Setup, model: Resolved, *,
 
 def _clips(spec: AsrQuantize, ctx: Context, field: str) -> list[Clip]:
     table = getattr(spec.data, field)
-    return list(
-        recordings.from_manifest(
-            ctx.inputs[f"data.{field}"].path,
-            name=None if is_reference(table) else table,
-            root=spec.data.root,
-            folder=ctx.folder,
-            unpacked=ctx.checkpoints / "recordings" / field,
-        )
+    clips = recordings.from_manifest(
+        ctx.inputs[f"data.{field}"].path,
+        name=None if is_reference(table) else table,
+        root=spec.data.root,
+        folder=ctx.folder,
+        unpacked=ctx.checkpoints / "recordings" / field,
     )
+    text = _text(spec)
+    return recordings.said(clips, None if text is None else portuguese.normaliser(text))
+
+
+def _text(spec: AsrQuantize) -> portuguese.Settings | None:
+    return None if spec.text is None else portuguese.Settings(**spec.text.model_dump())
 
 
 def _check_texts(heard: Sweep) -> None:
@@ -251,6 +255,12 @@ def _metrics(rows: Sequence[Row], picked: Row, *, before: Measured, made: Sequen
         "not_made": len(made) - len(rows),
         "variants": {row.name: {"wer": row.measured.wer, **row.metrics()} for row in rows},
     }
+
+
+def _text_metrics(spec: AsrQuantize) -> Fields:
+    """How texts were written before they were compared with, as `asr-finetune` says it."""
+    text = _text(spec)
+    return {} if text is None else {"text": portuguese.describe(text)}
 
 
 def _intervals(picked: Row, before: Measured) -> dict[str, tuple[float, float]]:

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
-from runner.asr import batches, calibration, ctc, recordings, route, sweep, trust, validation, writer
+from runner.asr import calibration, ctc, portuguese, recordings, route, sweep, trust, validation, writer
 from runner.asr.alphabet import Alphabet
 from runner.asr.collector import Collector
+from runner.asr.held import Held
 from runner.asr.language import wording
 from runner.asr.language.fusion import Wording
 from runner.asr.language.wording import Told
 from runner.asr.pieces import Setup
 from runner.asr.recordings import Clip
-from runner.asr.route import Routed
-from runner.asr.score import Scorer, Scores
+from runner.asr.score import Scorer
 from runner.asr.spool import Spool
 from runner.asr.streaming.live import Live
 from runner.asr.streaming.settings import settings
 from runner.asr.sweep import Shape, Sweep
 from runner.asr.tables import plots, tables
-from runner.asr.trust import Judge, Trust
+from runner.asr.trust import Judge
 from runner.asr.validation import Learned
 from runner.asr.writer import Summary
-from runner.context import Context, Result, Table
+from runner.context import Context, Result
 from runner.registry.family import Resolved
 from runner.schema.errors import JobError
 from runner.schema.jobs.asr_transcribe import AsrTranscribe
@@ -34,15 +34,6 @@ from runner.schema.reference import is_reference
 Fields = dict[str, Any]
 WHISPER_S = 30.0  # that one window may last; the model computes as much for a shorter one
 TRAINED, CALIBRATED = "lm.arpa", "calibration.json"  # files of the artifact
-
-
-@dataclass(frozen=True, kw_only=True)
-class Held:
-    """The transcripts held against the texts, as far as there are any, and what goes to review."""
-
-    scores: Scores | None
-    trust: Trust | None
-    routed: Routed | None
 
 
 def run(spec: AsrTranscribe, ctx: Context) -> Result:
@@ -83,11 +74,11 @@ def run(spec: AsrTranscribe, ctx: Context) -> Result:
         scores=scorer.result() if scorer else None, trust=trust.trust(judge.result()) if judge else None, routed=routed
     )
     result = Result(
-        metrics=_metrics(summary, heard.plan, held) | learned.metrics | (told.metrics if told else {}),
+        metrics=_metrics(spec, summary, heard, held) | learned.metrics | (told.metrics if told else {}),
         intervals=held.scores.intervals() if held.scores else {},
         ledger=heard.ledger(ctx),
-        tables=(*tables(summary, scored=held.scores), *_more_tables(held, told, learned)),
-        plots=(*plots(summary), *((trust.reliability(held.trust),) if held.trust and held.trust.words else ())),
+        tables=(*tables(summary, scored=held.scores), *held.tables(told.tables if told else (), learned.tables)),
+        plots=(*plots(summary), *held.plots()),
         timings=sweep.timings(heard, summary),
         notes=_notes(spec, summary, clips, learned),
         failure=sweep.failure(summary, done="transcribed", fatal=spec.on_error == "fail"),
@@ -153,7 +144,7 @@ def _told(spec: AsrTranscribe, ctx: Context, clips: Sequence[Clip], alphabet: Al
         ctx.log(f"training a language model on {spec.data.text}")
         given["decode.lm"] = ctx.out / TRAINED
         trained = wording.train_on(
-            given["data.text"], order=decode.ngram_order, alphabet=alphabet, to=given["decode.lm"]
+            given["data.text"], order=decode.ngram_order, alphabet=alphabet, to=given["decode.lm"], say=_say(spec)
         )
     lm = given.get("decode.lm")
     told = Wording(
@@ -171,7 +162,7 @@ def _learned(spec: AsrTranscribe, ctx: Context, setup: Setup, model: Resolved, a
     given = ctx.inputs.get("confidence.calibration")
     if given is not None:
         made, content = calibration.load(given.path)
-        note = calibration.note(content, str(spec.confidence.calibration), here=_made_with(ctx, setup))
+        note = calibration.note(content, str(spec.confidence.calibration), here=_made_with(spec, ctx, setup))
         return Learned(setup=replace(setup, calibration=made), notes=(note,))
     if spec.data.validation is None:
         return Learned(setup=setup)
@@ -187,16 +178,18 @@ def _learned(spec: AsrTranscribe, ctx: Context, setup: Setup, model: Resolved, a
         calibrates=spec.confidence.calibrate,
     )
     if learned.fitted is not None:
-        content = learned.fitted.to_json(_made_with(ctx, learned.setup))
+        content = learned.fitted.to_json(_made_with(spec, ctx, learned.setup))
         (ctx.out / CALIBRATED).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return learned
 
 
-def _made_with(ctx: Context, setup: Setup) -> Fields:
+def _made_with(spec: AsrTranscribe, ctx: Context, setup: Setup) -> Fields:
     """What a calibration belongs to: another model, or other decoding, makes other confidence."""
     lm = ctx.inputs.get("decode.lm") or ctx.inputs.get("data.text")
     told = setup.wording or Wording()
-    decoding = {"beam_size": setup.beam_size, "lm": lm and lm.digest, "alpha": told.alpha, "beta": told.beta}
+    decoding: Fields = {"beam_size": setup.beam_size, "lm": lm and lm.digest, "alpha": told.alpha, "beta": told.beta}
+    if spec.data.text and spec.text is not None:
+        decoding["text"] = spec.text.model_dump()  # other words make another language model
     return {"model": ctx.inputs["model"].digest, "decoding": {**decoding, "hotwords": len(told.hotwords)}}
 
 
@@ -204,13 +197,24 @@ def _validation_clips(spec: AsrTranscribe, ctx: Context) -> list[Clip]:
     assert spec.data.validation is not None, "it was asked for"
     name = None if is_reference(spec.data.validation) else spec.data.validation
     path, unpacked = ctx.inputs["data.validation"].path, ctx.checkpoints / "validation" / "recordings"
-    return list(recordings.from_manifest(path, name=name, root=spec.data.root, folder=ctx.folder, unpacked=unpacked))
+    clips = recordings.from_manifest(path, name=name, root=spec.data.root, folder=ctx.folder, unpacked=unpacked)
+    return recordings.said(clips, _say(spec))
 
 
 def _clips(spec: AsrTranscribe, ctx: Context) -> list[Clip]:
     manifest = spec.data.manifest
     name = None if manifest is None or is_reference(manifest) else manifest
-    return sweep.clips(ctx, name=name, root=spec.data.root)
+    return recordings.said(sweep.clips(ctx, name=name, root=spec.data.root), _say(spec))
+
+
+def _text(spec: AsrTranscribe) -> portuguese.Settings | None:
+    """How the texts of the data are written; None where they stay as they are."""
+    return None if spec.text is None else portuguese.Settings(**spec.text.model_dump())
+
+
+def _say(spec: AsrTranscribe) -> Callable[[str], str] | None:
+    text = _text(spec)
+    return None if text is None else portuguese.normaliser(text)
 
 
 def _check_texts(spec: AsrTranscribe, clips: Sequence[Clip]) -> None:
@@ -268,32 +272,10 @@ def _hear(ctx: Context, heard: Sweep, spool: Spool, live: Live | None) -> None:
         sweep.hear(ctx, heard, spool, Collector(spool, heard.layout, heard.found, heard.setup))
 
 
-def _metrics(summary: Summary, plan: batches.Plan, held: Held) -> Fields:
-    files = summary.files
-    metrics = {
-        **(held.scores.metrics() if held.scores else {}),
-        "files": files,
-        "ok": summary.statuses["ok"],
-        "empty": summary.statuses["empty"],
-        "failed": summary.failed,
-        "failed_share": summary.failed / files,
-        "errors": dict(sorted(summary.classes.items())),
-        "audio_s": round(summary.audio_s, 3),
-        "words": summary.words,
-        "windows": len(plan.order),
-        "confidence": None if summary.confidence is None else round(summary.confidence, 4),
-    }
-    if held.trust is not None:
-        metrics |= {f"confidence_{name}": getattr(held.trust, name) for name in ("words", "wrong", "ece", "auroc")}
-    if held.routed is not None:
-        metrics["review"] = held.routed.count
-    return metrics
-
-
-def _more_tables(held: Held, told: Told | None, learned: Learned) -> tuple[Table, ...]:
-    routed = (held.routed.table(),) if held.routed else ()
-    trusted = (trust.table(held.trust),) if held.trust and held.trust.words else ()
-    return (*routed, *(told.tables if told else ()), *learned.tables, *trusted)
+def _metrics(spec: AsrTranscribe, summary: Summary, heard: Sweep, held: Held) -> Fields:
+    metrics = {**held.metrics(), **summary.metrics(), "words": summary.words, "windows": len(heard.plan.order)}
+    text = _text(spec)
+    return metrics if text is None else {**metrics, "text": portuguese.describe(text)}  # as asr-finetune says it
 
 
 def _notes(spec: AsrTranscribe, summary: Summary, clips: Sequence[Clip], learned: Learned) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from runner.schema.job import Job
 from runner.schema.marks import BLOCK, MANIFEST, NEUTRAL, RESULT
 from runner.schema.model import Model
 from runner.schema.reference import checked
+from runner.schema.text import Text
 from runner.schema.window import Window
 
 Variant = Literal[
@@ -136,6 +137,10 @@ class AsrQuantize(Job):
 
     audio: Annotated[QuantizeAudio, BLOCK] = QuantizeAudio()
     """How a recording becomes one signal."""
+
+    text: Annotated[Text | None, BLOCK] = None
+    """How the texts of `data.validation` are written before they are compared with: with this block `22` is `vinte e
+    dois`, as models that `asr-finetune` makes write it. Left out: digits stay digits."""
 
     window: Annotated[Window, BLOCK] = Window()
     """How long recordings are cut."""

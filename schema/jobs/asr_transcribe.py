@@ -15,6 +15,7 @@ from runner.schema.job import Job
 from runner.schema.marks import BLOCK, FILE, MANIFEST, NEUTRAL, RESULT
 from runner.schema.model import Model
 from runner.schema.reference import checked, checked_file
+from runner.schema.text import Text
 from runner.schema.window import Window
 
 Name = Annotated[str, Field(min_length=1, max_length=4096)]
@@ -26,7 +27,7 @@ class TranscribeData(AudioData):
 
     text: Annotated[File | None, FILE] = None
     """Text as it is spoken, one sentence a line: an n-gram language model is trained on it, used here, and kept as
-    `lm.arpa`. Case and punctuation do not matter."""
+    `lm.arpa`. Case and punctuation do not matter; for digits set `text`."""
 
     validation: Annotated[Annotated[Name, AfterValidator(checked)] | None, MANIFEST] = None
     """A table like `manifest`, with texts: `decode.tune` and `confidence.calibrate` learn from it. Recordings that are
@@ -176,6 +177,11 @@ class AsrTranscribe(Job):
     window: Annotated[Window, BLOCK] = Window()
     """How long recordings are cut."""
 
+    text: Annotated[Text | None, BLOCK] = None
+    """How the texts of `data` are written before anything is learned from them or compared with them: with this block
+    `22` is `vinte e dois`, as models that `asr-finetune` makes write it. What the model says stays as it is. Left out:
+    texts are compared without case and punctuation, but digits stay digits."""
+
     decode: Annotated[Decode, BLOCK] = Decode()
     """From the model's output to text."""
 
@@ -240,6 +246,10 @@ class AsrTranscribe(Job):
         if self.data.validation is not None and not (self.decode.tune or self.confidence.calibrate):
             raise PydanticCustomError(
                 "needs", "data.validation is for decode.tune and confidence.calibrate: set one of them, or remove it"
+            )
+        if self.text is not None and not (self.data.manifest or self.data.validation or self.data.text):
+            raise PydanticCustomError(
+                "needs", "text is for texts: give data.manifest, data.validation or data.text, or remove it"
             )
         if self.streaming is not None and not self.streaming.refine and self.decode.beam_size > 1:
             raise PydanticCustomError(

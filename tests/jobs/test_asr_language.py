@@ -24,6 +24,7 @@ from runner.execution.order import JobFunction
 from runner.jobs import asr_transcribe
 from tests.asr.whisper import tiny_whisper
 from tests.jobs.helpers import CLIPS, Fields, Ran, apply, clips, manifest, ran, spec, transcribe
+from tests.jobs.test_asr_transcribe import in_digits
 from tests.quickstart.corpus import HELD_OUT_VOICES, HERTZ, render
 from tests.quickstart.sentences import split
 from tests.quickstart.speech import add_noise
@@ -95,6 +96,21 @@ def test_a_language_model_lowers_wer_in_noise(greedy: Ran, full: Ran) -> None:
     assert after["lm_perplexity"] == pytest.approx(after["text_perplexity"], rel=0.3)
     assert after["lm_unknown_words"] == 0
     assert ["words", 71] in table(full, "Language model")
+
+
+def test_with_text_what_is_learned_from_digits_is_what_is_learned_from_words(folder: Path, full: Ran) -> None:
+    (folder / "digits.txt").write_text("\n".join(map(in_digits, TRAIN)) + "\n", encoding="utf-8")
+    for name in ("dev", "test"):
+        rows = [json.loads(line) for line in (folder / f"{name}.jsonl").read_text("utf-8").splitlines()]
+        written = [{**row, "text": in_digits(row["text"])} for row in rows]
+        assert written != rows
+        manifest(folder, written, f"{name}-digits.jsonl")
+    data = {"manifest": "test-digits.jsonl", "validation": "dev-digits.jsonl", "text": "digits.txt"}
+    made = transcribe(folder, name="digits", **{**FULL, "data": data, "text": {}})
+    assert (made.files / "lm.arpa").read_bytes() == (full.files / "lm.arpa").read_bytes()
+    assert made.transcripts == full.transcripts, "confidence too: the same calibration"
+    for figure in ("wer", "confidence_ece", "lm_perplexity"):
+        assert made.manifest["metrics"][figure] == full.manifest["metrics"][figure]
 
 
 def test_a_language_model_lowers_wer_on_the_quickstart_s_noisy_clips(tmp_path: Path) -> None:

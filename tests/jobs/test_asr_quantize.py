@@ -185,6 +185,18 @@ def test_no_text_is_an_error_before_the_work(tmp_path: Path) -> None:
     assert not list(store.run_folder(result.run or "").glob("checkpoints/variants/*"))
 
 
+def test_with_text_numbers_are_said_before_they_are_compared_with(tmp_path: Path) -> None:
+    said = clips("wav-16k.wav", "wav-24bit-44k.wav")
+    written = [{**row, "text": row["text"].replace("três", "3")} for row in said]
+    few: Fields = {"variants": ["fp16"]}
+    specs = (spec(tmp_path, "said", said, **few), spec(tmp_path, "raw", written, **few))
+    results, _ = apply(tmp_path, *specs, spec(tmp_path, "written", written, text={}, **few))
+    wer = {one.name: one.metrics["unquantised_wer"] for one in results}
+    assert wer["written"] == wer["said"] < wer["raw"]
+    (text,) = (one.metrics["text"] for one in results if one.name == "written")
+    assert text[0] == "portuguese/1 pt-BR"
+
+
 def test_recordings_that_fail_are_counted_and_in_no_rate(tmp_path: Path) -> None:
     (result,), _ = apply(tmp_path, spec(tmp_path, rows=clips(*CLEAN[:2], "corrupt.flac"), variants=["fp16"]))
     assert (result.metrics["failed"], result.metrics["utterances_scored"]) == (1, 2)

@@ -233,6 +233,37 @@ def test_a_missed_gate_keeps_the_artifact_from_its_name(tmp_path: Path) -> None:
     assert found.rows[0]["text"] == "josé contou a chave hoje"
 
 
+NUMBERS = (("três", "3"), ("dez", "10"), ("às seis horas", "às 6h"))
+
+
+def in_digits(text: str) -> str:
+    """A sentence of the quickstart as people would write it."""
+    for word, digits in NUMBERS:
+        text = text.replace(word, digits)
+    return text
+
+
+def test_with_text_numbers_are_said_before_they_are_compared_with(tmp_path: Path) -> None:
+    said = [row for row in clips() if in_digits(row["text"]) != row["text"] and "long" not in row["audio"]]
+    written = [{**row, "text": in_digits(row["text"])} for row in said]
+    rows = {"said": said, "raw": written, "written": written}
+    made = {
+        name: transcribe(
+            tmp_path,
+            name=name,
+            data={"manifest": manifest(tmp_path, some, f"{name}.jsonl")},
+            **({"text": {}} if name == "written" else {}),
+        )
+        for name, some in rows.items()
+    }
+    wer = {name: one.manifest["metrics"]["wer"] for name, one in made.items()}
+    assert wer["written"] == wer["said"] < wer["raw"] - 0.1
+    assert made["written"].manifest["metrics"]["text"][0] == "portuguese/1 pt-BR"
+    assert made["written"].texts == made["said"].texts, "what the model says stays as it is"
+    kept = transcribe(tmp_path, name="kept", data={"manifest": "raw.jsonl"}, text={"numbers": "keep"})
+    assert kept.manifest["metrics"]["wer"] == wer["raw"]
+
+
 def test_silence_yields_no_letters(tmp_path: Path) -> None:
     samples, _ = soundfile.read(CLIPS / "wav-16k.wav", dtype="float32")
     hush = np.zeros(RATE, np.float32)

@@ -29,6 +29,7 @@ UNSAYABLE = {
     "code of a hub is pinned": GOOD.replace("./m", "{id: a/b, trust_remote_code: true}"),
     "subtitles need word times": GOOD + "outputs: [srt]\ndecode: {timestamps: none}\n",
     "a language model needs a beam": GOOD + "decode: {lm: a.arpa}\n",
+    "text is for texts": GOOD + "text: {}\n",
     "one calibration": GOOD + "confidence: {calibrate: true, calibration: c.json}\n",
     "a number is one": GOOD + "gates: {max_wer: .nan}\n",
     "a variable is declared": GOOD + "decode: {beam_size: '${vars.b}'}\n",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,15 +53,19 @@ def tell(wording: Wording, *, alphabet: Alphabet, trained: Text | None, referenc
     return Told(wording=wording, tables=(_checked(wording.lm, alphabet),), metrics=metrics)
 
 
-def train_on(path: Path, *, order: int, alphabet: Alphabet, to: Path) -> Text:
-    """Train a model on a text file and write it to ``to``. Raises JobError (DataInvalid)."""
+def train_on(path: Path, *, order: int, alphabet: Alphabet, to: Path, say: Callable[[str], str] | None = None) -> Text:
+    """Train a model on a text file, each line as ``say`` writes it, and write it to ``to``.
+
+    Raises JobError (DataInvalid).
+    """
     if path.stat().st_size > MOST_BYTES:
         raise JobError(
             f"data.text {path.name!r} has {path.stat().st_size / 1e6:.0f} MB, more than the {MOST_BYTES / 1e6:.0f} MB "
             "that this small trainer takes: train a model with a larger tool and give it as decode.lm",
             failure="DataInvalid",
         )
-    sentences = [written(line, alphabet).split() for line in _lines(path, "data.text")]
+    lines = _lines(path, "data.text")
+    sentences = [written(line, alphabet).split() for line in (map(say, lines) if say else lines)]
     sentences = [sentence for sentence in sentences if sentence]
     if not sentences:
         raise JobError(

@@ -42,6 +42,13 @@ def test_a_text_becomes_a_model(tmp_path: Path) -> None:
     assert ("of these the model can spell", 5) in told.tables[0].rows
 
 
+def test_lines_are_learned_as_they_are_said(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("3 gatos\n", encoding="utf-8")
+    wording.train_on(text, order=1, alphabet=SMALL, to=tmp_path / "lm.arpa", say=lambda line: line.replace("3", "três"))
+    assert {"três", "gatos"} < arpa.read(tmp_path / "lm.arpa").words.keys()
+
+
 def test_few_sentences_hold_none_back(tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("um dois\ntrês\n", encoding="utf-8")
