@@ -18,6 +18,7 @@ from runner.cli.main import main
 from runner.schema import discover, load
 from runner.schema.fields import every
 from runner.schema.kinds import job_class, kinds
+from runner.schema.marks import RESULT
 
 ROOT = Path(__file__).parents[1]
 SPECS = sorted((ROOT / "specs").rglob("*.yaml"))
@@ -41,6 +42,8 @@ MAY_IMPORT = {
 }
 # schema holds errors, the reader of manifests and the import by name, which all may use; domains never see a spec
 DOMAINS_SEE = {"runner.schema.errors", "runner.schema.manifest", "runner.schema.discover"}
+# by the plan, and by the schema's own check: it is none exactly where there is a model
+READ_ELSEWHERE = {"kind", "architecture.type"}
 
 
 def _modules() -> Iterator[tuple[str, Path]]:
@@ -168,6 +171,30 @@ def test_the_documented_spec_of_a_kind_shows_every_field(kind: str) -> None:
         shown.add(block)
         above[len(indent) + 2] = block
     assert not [".".join(path) for path, _ in every(job_class(kind)) if path not in shown]
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_every_field_that_decides_the_result_is_read_by_the_job(kind: str) -> None:
+    """By its name in its block, or with the whole block: a field that nobody reads promises what does not happen."""
+    code = _job(kind)
+    for path, view in every(job_class(kind)):
+        *block, name = path
+        read = re.search(rf"\bspec\.{re.escape('.'.join(path))}\b", code) is not None
+        for how, names in re.findall(rf"\bspec\.{re.escape('.'.join(block))}\.model_dump\((\w*)(.*?)\)", code):
+            read |= (f"'{name}'" in names) == (how == "include")
+        assert read or view.mark is not RESULT or ".".join(path) in READ_ELSEWHERE, ".".join(path)
+
+
+def _job(kind: str) -> str:
+    """The code of a job with the blocks that its functions name spelt out: `spec.decode.beta` for `decode.beta`."""
+    code = ""
+    for part in ast.parse((ROOT / "runner" / "jobs" / f"{kind.replace('-', '_')}.py").read_text("utf-8")).body:
+        one = ast.unparse(part)
+        for names, values in re.findall(r"^ +([\w, ]+) = (\(?spec\.[\w., ]+\)?)$", one, re.MULTILINE):
+            for name, value in zip(names.split(", "), values.strip("()").split(", "), strict=True):
+                one = re.sub(rf"(?<![\w.]){name}\.", f"{value}.", one)
+        code += one
+    return code
 
 
 def test_the_readme_names_every_folder_and_every_verb() -> None:
