@@ -32,7 +32,7 @@ class Vectors:
         self._path, self._dtype = folder / "vectors.bin", dtype
         if not spool.resumed:
             self._path.unlink(missing_ok=True)
-        self._file = self._path.open("ab", buffering=0)  # on disk before the line that names it
+        self._file = self._path.open("ab")
 
     def put(self, blocks: Iterable[Numbers]) -> Fields:
         """Keep ``blocks``, each [n, width]; where they lie."""
@@ -40,6 +40,7 @@ class Vectors:
         for block in blocks:
             self._file.write(np.ascontiguousarray(block, self._dtype).data)
             rows, width = rows + len(block), block.shape[1]
+        self._file.flush()  # all of it, before the line that names it: a write of its own may be cut short in silence
         return {"at": at, "rows": rows, "width": width}
 
     def get(self, place: Fields) -> Numbers:

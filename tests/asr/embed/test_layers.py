@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import resource
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
@@ -233,4 +234,20 @@ def test_vectors_survive_and_what_nobody_names_is_passed_over(tmp_path: Path) ->
     found = vectors.get(spool.read(0)[0]["vectors"])
     np.testing.assert_array_equal(found, [[1, 2], [3, 4], [5, 65504]])
     spool.close()
+    vectors.close()
+
+
+def test_vectors_cut_short_by_a_full_disk_are_told(tmp_path: Path) -> None:
+    """A limit on file sizes stands for the disk: the system takes the first part of a write and says so by a count."""
+    vectors = Vectors(tmp_path, Spool(tmp_path, items=1, plan="one"), np.dtype(np.float32))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            vectors.put([np.ones((10, 4), np.float32)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    place = vectors.put([np.full((2, 4), 7, np.float32)])
+    assert place["at"] >= 160  # the rest of what was refused comes first
+    np.testing.assert_array_equal(vectors.get(place), np.full((2, 4), 7, np.float32))
     vectors.close()
