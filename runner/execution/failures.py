@@ -93,6 +93,8 @@ BY_ERRNO: dict[int, FailureClass] = {
     errno.ENOMEM: "OutOfMemoryHost",
 }
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+# safetensors and torch.save lose the number; the last two are what torch says of a write that was cut short
+NO_SPACE_WORDS = ("no space left on device", "disk quota exceeded", "] . unexpected pos", "pytorchstreamwriter failed")
 # A store that takes no writes is Infeasible: what the step needs, a place to publish in, cannot be had here. It is
 # neither tried again nor does it cost the checkpoints; DiskFull does the same, but sends people to look for space.
 STORE_REFUSES = {errno.EROFS, errno.EACCES, errno.EPERM}
@@ -129,10 +131,12 @@ def describe(error: BaseException) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, UserError):
         return text
+    advice = "free some space (`runner artifacts gc --delete` removes what nothing needs) and apply again"
     if isinstance(error, OSError) and error.errno in NO_SPACE:
         what = f"can't write {error.filename!r}" if error.filename else "can't write"
-        advice = "free some space (`runner artifacts gc --delete` removes what nothing needs) and apply again"
         return f"{what}: {error.strerror}; {advice}"
+    if _tells_no_space(error):
+        return f"can't write: No space left on device ({type(error).__name__}: {text}); {advice}"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
@@ -149,6 +153,8 @@ def wait_s(failure: FailureClass, attempt: int) -> float:
 def _one(error: BaseException) -> FailureClass | None:
     if isinstance(error, JobError):
         return error.failure
+    if _tells_no_space(error):
+        return "DiskFull"
     for kind in type(error).__mro__:
         name = f"{kind.__module__}.{kind.__qualname__}"
         if name in BY_NAME:
@@ -158,8 +164,10 @@ def _one(error: BaseException) -> FailureClass | None:
         return "Infeasible"
     if isinstance(error, OSError) and error.errno in BY_ERRNO:
         return BY_ERRNO[error.errno]
-    for base, failure in BY_TYPE:
-        if isinstance(error, base):
-            return failure
+    of_type = next((failure for base, failure in BY_TYPE if isinstance(error, base)), None)
     text = str(error).lower()
-    return "OutOfMemoryHost" if any(words in text for words in HOST_MEMORY) else None
+    return of_type or ("OutOfMemoryHost" if any(words in text for words in HOST_MEMORY) else None)
+
+
+def _tells_no_space(error: BaseException) -> bool:
+    return not isinstance(error, UserError) and any(words in str(error).lower() for words in NO_SPACE_WORDS)

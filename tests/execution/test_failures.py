@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import resource
 import subprocess
 import sys
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -38,6 +40,9 @@ def _caused(error: BaseException, cause: BaseException) -> BaseException:
         (PlanError("x"), "NotFound"),
         (EntryNotFoundError("x"), "NotFound"),
         (SafetensorError("x"), "ModelInvalid"),
+        (SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"), "DiskFull"),
+        (SafetensorError("Error while serializing: I/O error: Disk quota exceeded (os error 122)"), "DiskFull"),
+        (RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed"), "DiskFull"),
         (JobError("x", failure="DataInvalid"), "DataInvalid"),
         (_caused(RuntimeError("x"), JobError("x", failure="NaN")), "NaN"),
         (UnicodeDecodeError("utf-8", b"x", 0, 1, "x"), "DataInvalid"),
@@ -102,10 +107,28 @@ def test_messages_are_one_line() -> None:
     [
         (OSError(errno.ENOSPC, "No space left on device"), "can't write: No space left on device; "),
         (OSError(errno.EDQUOT, "Quota exceeded", "/s/a.txt"), "can't write '/s/a.txt': Quota exceeded; "),
+        (SafetensorError("No space left on device (os error 28)"), "can't write: No space left on device (Safetensor"),
     ],
-    ids=["no file", "file"],
+    ids=["no file", "file", "no number"],
 )
-def test_a_full_disk_is_told_with_what_to_do(error: OSError, told: str) -> None:
+def test_a_full_disk_is_told_with_what_to_do(error: Exception, told: str) -> None:
     message = failures.describe(error)
     assert message.startswith(told)
     assert "runner artifacts gc --delete" in message
+
+
+def test_what_torch_says_of_a_write_that_was_cut_short_is_a_full_disk(tmp_path: Path) -> None:
+    """A limit on file sizes stands for the disk: torch says the same of both, and gives no number."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(RuntimeError) as caught:
+            torch.save(torch.ones(100_000), tmp_path / "weights.pt")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert failures.classify(caught.value) == "DiskFull"
+
+
+def test_an_error_of_ours_that_speaks_of_space_keeps_its_class() -> None:
+    assert failures.classify(JobError("the hub says: no space left on device", failure="NotFound")) == "NotFound"
+    assert failures.classify(_caused(StoreError("no space left on device"), OSError(errno.EROFS, "x"))) == "Infeasible"
