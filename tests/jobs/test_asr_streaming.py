@@ -65,6 +65,7 @@ def test_metrics_are_of_the_sound_alone(short: Ran) -> None:
     assert metrics["utterances"] == sum(len(row.get("segments", ())) for row in short.rows)
     assert 0.5 <= metrics["commit_latency_p50_s"] <= 1.0
     assert metrics["commit_latency_p50_s"] <= metrics["commit_latency_p95_s"] <= metrics["commit_latency_max_s"]
+    assert metrics["shown_latency_p50_s"] < metrics["commit_latency_p50_s"], "a word is shown before it is settled"
     assert metrics["churn"] == metrics["partial_words_changed"] / metrics["partial_words"]
     assert metrics["committed_wer"] < 0.2
     assert "offline_wer" not in metrics

@@ -18,6 +18,7 @@ from runner.context import Table
 
 Fields = dict[str, Any]
 LATENCIES = {
+    "shown_latency": "from a word's end until something is first shown in its place",
     "commit_latency": "from a word's end to its commit",
     "final_latency": "from an utterance's last word until its end is found",
 }
@@ -27,7 +28,8 @@ LATENCIES = {
 class Figures:
     """Sums over all recordings that were streamed."""
 
-    commit_latency: Histogram = field(default_factory=Counter)  # seconds of sound
+    shown_latency: Histogram = field(default_factory=Counter)  # seconds of sound; negative before a word's end
+    commit_latency: Histogram = field(default_factory=Counter)
     final_latency: Histogram = field(default_factory=Counter)
     window_ms: Histogram = field(default_factory=Counter)  # of computing
     final_ms: Histogram = field(default_factory=Counter)

@@ -43,6 +43,22 @@ def test_latency_is_from_a_word_s_end_to_what_had_been_heard_then() -> None:
     assert found["final_latency_s"] == {"1.2": 1}
 
 
+def test_a_word_is_shown_when_something_first_stands_in_its_place() -> None:
+    found = counted(
+        partial(0.4, (), "x"),  # before the end of its word, and another
+        partial(1.0, (), "a b"),
+        partial(1.5, words("a", start=0.0), "b"),  # since 0.4; its end is at 0.5
+        partial(2.0, words("b c", start=0.5)),  # b since 1.0, its own end; c was never in a tail
+    )
+    assert found["shown_latency_s"] == {"-0.1": 1, "0": 1, "0.5": 1}
+    assert found["commit_latency_s"] == {"0.5": 1, "1": 2}
+
+
+def test_what_fell_away_is_not_since_when_a_later_word_is_shown() -> None:
+    found = counted(partial(1.0, (), "gone gone"), partial(1.5), partial(3.0, words("a", start=2.0)))
+    assert found["shown_latency_s"] == {"0.5": 1}
+
+
 def test_nobody_waits_for_an_end_that_was_given() -> None:
     assert counted(partial(2.0, (), "", final(words("a", start=0), decided=1.0, by="close")))["final_latency_s"] == {}
 
