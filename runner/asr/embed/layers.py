@@ -26,9 +26,6 @@ class Layers:
             )
         self._layers = layers
         self._calls: list[dict[int, torch.Tensor]] = []
-        if hasattr(model, "listen"):  # an ONNX graph gives them itself
-            model.listen(layers, self._keep)
-            return
         encoder = getattr(model.base_model, "encoder", model.base_model)
         for layer in layers:
             self._listen(encoder, layer)

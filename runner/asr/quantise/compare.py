@@ -135,7 +135,8 @@ def _nearest(rows: Sequence[Row], name: str, limit: float | None) -> str:
 def comparison(
     rows: Sequence[Row], rest: Sequence[Done], *, before: Measured, size: int, picked: str, by: Pick
 ) -> Fields:
-    """What `comparison.json` says: sizes and errors, nothing that a clock told but, with `fastest`, the pick."""
+    """What `comparison.json` says: sizes and errors. A clock told nothing of it but the pick, and that only where the
+    fastest is asked for or `min_speedup` limits it."""
     return {
         "pick": by,
         "picked": picked,
