@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ import pytest
 import soundfile
 
 from runner.asr import lint
+from runner.context import Context, Result
+from runner.execution.failures import Cancelled
+from runner.jobs import asr_finetune
 from runner.schema import load
 from runner.schema.errors import SpecError
 from runner.schema.jobs.asr_finetune import AsrFinetune
@@ -218,6 +222,29 @@ def test_specs_that_make_no_sense_are_refused(tmp_path: Path, changes: Fields, s
     (tmp_path / "spec.yaml").write_text(json.dumps(spec(**changes)))
     with pytest.raises(SpecError, match=said):
         load.load([str(tmp_path / "spec.yaml")])
+
+
+def test_checkpoints_of_another_run_are_refused(tmp_path: Path) -> None:
+    """Between two attempts their note says that another seed made them."""
+    notes = data(tmp_path, train=6, validation=2).glob("store/.runs/*/checkpoints/training/run.json")
+
+    def ended(wanted: Any, context: Context) -> Result:
+        def check() -> None:
+            if list(context.checkpoints.glob("training/step-*")):
+                raise Cancelled
+
+        return asr_finetune.run(wanted, replace(context, check=check))
+
+    (result,), _ = apply(tmp_path, spec(), job=ended)
+    assert result.action == "cancelled"
+    (note,) = notes
+    before = note.read_bytes()
+    note.write_text(json.dumps(json.loads(before) | {"train.seed": 7}))
+    made = finetune(tmp_path)
+    assert (made.result.action, made.result.failure) == ("failed", "Infeasible")
+    assert "are of another run: train.seed was 7, is 0; remove that folder to begin anew" in made.result.message
+    note.write_bytes(before)
+    assert finetune(tmp_path).result.action == "created"
 
 
 @pytest.mark.slow

@@ -34,7 +34,7 @@ class Checkpoints:
     def check(self, identity: Mapping[str, Any]) -> None:
         """Note what run this is; refuse to go on with the checkpoints of another.
 
-        ``identity`` says all that decides the weights, by field. Raises JobError (DataInvalid) naming what differs.
+        ``identity`` says all that decides the weights, by field. Raises JobError (Infeasible) naming what differs.
         """
         path = self.folder / IDENTITY
         wanted = json.loads(json.dumps(identity))  # as it is read back
@@ -51,7 +51,7 @@ class Checkpoints:
             raise JobError(
                 f"the checkpoints in {str(self.folder)!r} are of another run: {key} was {before.get(key)!r}, "
                 f"is {wanted.get(key)!r}{more}; remove that folder to begin anew",
-                failure="DataInvalid",
+                failure="Infeasible",  # a class that keeps them: with the device they began on they are still good
             )
 
     def last(self) -> Path | None:

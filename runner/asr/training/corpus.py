@@ -57,7 +57,10 @@ class Corpus:
         return replace(self, utterances=tuple(kept))
 
     def samples(self, index: int) -> Samples:
-        """The sound of one clip, [samples]. Raises JobError (DataInvalid) naming it."""
+        """The sound of one clip, [samples].
+
+        Raises JobError (Preempted) naming it: the lint heard it, so what is away now may be back at the next attempt.
+        """
         found = self.utterances[index].recording
         assert found.header is not None, "what cannot be heard was not left out"
         try:
@@ -70,7 +73,7 @@ class Corpus:
                 channel=found.channel,
             ).samples
         except RecordingError as error:
-            raise JobError(f"{found.key}: {error.message}", failure="DataInvalid") from error
+            raise JobError(f"{found.key}: {error.message}", failure="Preempted") from error
 
 
 def read(

@@ -64,7 +64,7 @@ def test_sound_is_read_when_it_is_asked_for(tmp_path: Path) -> None:
     (tmp_path / "train-0.wav").unlink()
     with pytest.raises(JobError, match=r"train-0.wav: ") as caught:
         found.samples(0)
-    assert caught.value.failure == "DataInvalid"
+    assert caught.value.failure == "Preempted"
 
 
 @pytest.mark.parametrize(
