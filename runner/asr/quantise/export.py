@@ -74,9 +74,14 @@ def export(model: Any, example: torch.Tensor) -> onnx.ModelProto:
 def save(graph: onnx.ModelProto, folder: Path) -> list[str]:
     """Write ``graph``; the names of the files, two for a large one."""
     _shorten(graph.graph)
-    beside = f"{FILE}.data" if graph.ByteSize() > BESIDE else None
+    beside = f"{FILE}.data" if weight_bytes(graph) > BESIDE else None
     onnx.save_model(graph, str(folder / FILE), save_as_external_data=beside is not None, location=beside)
     return [FILE] + ([] if beside is None else [beside])
+
+
+def weight_bytes(graph: onnx.ModelProto) -> int:
+    """Bytes of the weights, one by one: ``ByteSize`` of a whole graph raises from 2 GiB on."""
+    return sum(weight.ByteSize() for weight in graph.graph.initializer)
 
 
 def _shorten(graph: onnx.GraphProto) -> None:

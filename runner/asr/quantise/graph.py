@@ -16,7 +16,7 @@ from onnx import numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from runner.asr.quantise import rounding
-from runner.asr.quantise.export import BESIDE
+from runner.asr.quantise.export import BESIDE, weight_bytes
 from runner.asr.quantise.weights import FEW
 from runner.schema.errors import JobError
 
@@ -38,7 +38,7 @@ def products_in_int8(graph: onnx.ModelProto) -> onnx.ModelProto:
                 op_types_to_quantize=["MatMul"],
                 per_channel=True,
                 weight_type=QuantType.QInt8,
-                use_external_data_format=graph.ByteSize() > BESIDE,
+                use_external_data_format=weight_bytes(graph) > BESIDE,
             )
             return onnx.load(str(path))
     finally:
