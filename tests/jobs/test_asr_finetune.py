@@ -244,7 +244,9 @@ def test_checkpoints_of_another_run_are_refused(tmp_path: Path) -> None:
     assert (made.result.action, made.result.failure) == ("failed", "Infeasible")
     assert "are of another run: train.seed was 7, is 0; remove that folder to begin anew" in made.result.message
     note.write_bytes(before)
+    events = note.parents[2] / "events.ndjson"
     assert finetune(tmp_path).result.action == "created"
+    assert "goes on after step 1 of 2" in events.read_text("utf-8"), "a refusal takes nothing away"
 
 
 @pytest.mark.slow
