@@ -109,6 +109,8 @@ def test_with_text_what_is_learned_from_digits_is_what_is_learned_from_words(fol
     made = transcribe(folder, name="digits", **{**FULL, "data": data, "text": {}})
     assert (made.files / "lm.arpa").read_bytes() == (full.files / "lm.arpa").read_bytes()
     assert made.transcripts == full.transcripts, "confidence too: the same calibration"
+    said, plain = (json.loads((one.files / "calibration.json").read_text("utf-8"))["decoding"] for one in (made, full))
+    assert said["text"]["numbers"] == "words" and "text" not in plain, "the language model hangs on it"
     for figure in ("wer", "confidence_ece", "lm_perplexity"):
         assert made.manifest["metrics"][figure] == full.manifest["metrics"][figure]
 
@@ -236,6 +238,17 @@ def test_whisper_is_calibrated_on_words_of_the_beam_that_it_transcribes_with(tmp
         assert calibrated == pytest.approx(made.apply(np.array(before)).tolist(), abs=0.02)
     ece = found.manifest["metrics"]["confidence_ece"], plain.manifest["metrics"]["confidence_ece"]
     assert ece[0] < ece[1]
+
+
+def test_order_and_price_of_a_word_are_those_of_the_spec(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("\n".join(TRAIN), encoding="utf-8")
+    data = {"manifest": manifest(tmp_path, clips("noise-10db.ogg")), "text": "text.txt"}
+    plain, dear = (
+        transcribe(tmp_path, name=name, data=data, decode={**BEAM, **more}).manifest["metrics"]
+        for name, more in (("plain", {}), ("dear", {"ngram_order": 2, "beta": -20.0}))
+    )
+    assert (plain["lm_order"], dear["lm_order"]) == (3, 2)
+    assert dear["words"] < plain["words"]
 
 
 def test_hotwords_are_heard_where_they_were_missed(folder: Path, greedy: Ran) -> None:

@@ -94,6 +94,13 @@ def test_the_long_file_is_within_a_point_of_offline(tmp_path: Path) -> None:
     assert any(s["committed"] != s["text"] for s in row["segments"])
 
 
+def test_utterances_end_where_the_spec_says(tmp_path: Path) -> None:
+    ends = {"after_text_s": 0.4, "longest_s": 5.0}
+    (row,) = streamed(tmp_path, clips("long-90s.opus"), streaming={"endpoint": ends, "refine": False}).rows
+    assert len(row["segments"]) > 15
+    assert max(one["end"] - one["start"] for one in row["segments"]) < 5.6
+
+
 def test_a_stretch_keeps_the_file_s_clock(tmp_path: Path) -> None:
     (row,) = clips("stereo-dialogue.wav")
     second = round(soundfile.info(CLIPS / "stereo-dialogue.wav").duration / 2, 2)
