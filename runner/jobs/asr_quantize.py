@@ -187,7 +187,8 @@ def _measured(ctx: Context, heard: Sweep, name: str, **changes: Any) -> Measured
     spool = heard.spool(own)
     try:
         sweep.hear(own, replace(heard, setup=setup), spool, Collector(spool, heard.layout, heard.found, setup))
-        return compare.measured(heard.found, [spool.read(item)[0] for item in range(len(heard.found))])
+        said = next((line.why for line in heard.ledger(own) if line.what == "precision"), "nothing was heard")
+        return compare.measured(heard.found, [spool.read(at)[0] for at in range(len(heard.found))], precision=said)
     finally:
         spool.close()
 

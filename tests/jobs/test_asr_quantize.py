@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from runner.asr.quantise import int8
 from runner.execution.failures import Cancelled
 from runner.jobs import asr_quantize
 from runner.plan.build import build
@@ -99,6 +100,8 @@ def test_metrics_and_notes(made: tuple[Path, Store]) -> None:
     assert any("calibrated on recordings of the validation data" in note for note in report["notes"])
     assert any("TensorrtExecutionProvider" in note for note in report["notes"])
     assert [line["applied"] for line in data["ledger"]] == [True] * 9 + [False]
+    said = {line["what"]: line["why"].partition("; measured here in ")[2] for line in data["ledger"]}
+    assert (said["int4-weights"][:5], said["onnx-int8"]) == ("fp32:", "int8")
 
 
 @pytest.mark.parametrize("name", ["", *(f"#{name}" for name in MADE), "#variants/int8-static"])
@@ -207,6 +210,15 @@ def test_a_variant_that_cannot_be_made_does_not_stop_the_others(tmp_path: Path) 
     assert (result.metrics["made"], result.metrics["not_made"]) == (1, 1)
     (result,), _ = apply(tmp_path, spec(tmp_path, "none", variants=["tensorrt"]))
     assert result.failure == "Infeasible" and "none of the variants could be made" in result.message
+
+
+def test_the_report_says_what_a_variant_was_computed_in_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files are of int8 on every device, the products are not."""
+    monkeypatch.setattr(int8, "usable", lambda _: False)
+    (result,), store = apply(tmp_path, spec(tmp_path, variants=["int8-dynamic"]))
+    assert result.metrics["made"] == 1
+    (line,) = json.loads((files(store).parent / "report.json").read_text("utf-8"))["ledger"]
+    assert "; measured here in fp32: this device has no int8 products" in line["why"]
 
 
 def test_the_plan_says_what_is_not_here(tmp_path: Path) -> None:

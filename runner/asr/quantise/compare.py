@@ -24,6 +24,7 @@ class Measured:
     scored: Mapping[int, UtteranceScore]  # by position of the recording, those with a text that could be transcribed
     scores: Scores
     failed: int  # recordings
+    precision: str  # what it was computed in here, and why
 
     @property
     def wer(self) -> float:
@@ -32,14 +33,14 @@ class Measured:
         return 1.0 if rate is None else rate
 
 
-def measured(found: Sequence[Recording], records: Sequence[Fields]) -> Measured:
+def measured(found: Sequence[Recording], records: Sequence[Fields], *, precision: str) -> Measured:
     """Score ``records``, one for each of ``found``."""
     scorer, scored = Scorer(), {}
     for item, (recording, record) in enumerate(zip(found, records, strict=True)):
         if recording.clip.text is not None and record["error"] is None:
             scored[item] = scorer.add(recording.clip.text, record["text"], key=f"{recording.key} [{item}]")
     failed = sum(record["error"] is not None for record in records)
-    return Measured(scored=scored, scores=scorer.result(), failed=failed)
+    return Measured(scored=scored, scores=scorer.result(), failed=failed, precision=precision)
 
 
 @dataclass(frozen=True, kw_only=True)

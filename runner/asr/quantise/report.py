@@ -79,7 +79,7 @@ def ledger(rows: Sequence[Row], rest: Sequence[Done]) -> tuple[LedgerLine, ...]:
             what=row.name,
             where="model",
             applied=True,
-            why=row.done.what,
+            why=f"{row.done.what}; measured here in {row.measured.precision.removesuffix(f': {row.done.what}')}",
             parity_error=max((one["difference"] for one in row.done.parity), default=None),
             saving=f"{row.compression:.2f} times smaller, {_faster(row.laps)}",
         )

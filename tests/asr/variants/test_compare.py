@@ -27,7 +27,7 @@ def row(name: str, *, rise: float = 0.0, size: int = 100, speedup: float = 1.0) 
 def heard(texts: list[str], said: list[str]) -> Measured:
     scorer = Scorer()
     scored = {k: scorer.add(t, s, key=str(k)) for k, (t, s) in enumerate(zip(texts, said, strict=True))}
-    return Measured(scored=scored, scores=scorer.result(), failed=0)
+    return Measured(scored=scored, scores=scorer.result(), failed=0, precision="fp32")
 
 
 ROWS = [
