@@ -28,7 +28,7 @@ def executor(
             return Inline(hard=last_resort)
         if importlib.util.find_spec("ray") is None:
             raise UsageError(
-                "ray is not installed: pip install 'ray[default]>=2.54', or add --local to run in this process"
+                "ray is not installed: pip install 'ray[default,train]>=2.54', or add --local to run in this process"
             )
         place = cluster.prepare(address_of(address))
         # only when something has to run, and after its environment was set: ray takes 0.85 CPU-s to import
