@@ -70,7 +70,7 @@ def run(spec: AsrQuantize, ctx: Context) -> Result:
         tables=report.tables(rows, rest, before=before, size=size),
         plots=report.plots(rows),
         timings={"headers": heard.headers_s, **{f"make {one.name}": one.seconds for one in made}},
-        notes=(*unmet, *_notes(spec, picked, rest)),
+        notes=(*unmet, *_notes(spec, picked, rows, rest)),
     )
 
 
@@ -251,10 +251,13 @@ def _metrics(rows: Sequence[Row], picked: Row, *, before: Measured, made: Sequen
         "unquantised_wer": before.wer,
         **picked.metrics(),
         "utterances_scored": before.scores.utterances,
-        "failed": before.failed,
+        "failed": picked.measured.failed,
+        "unquantised_failed": before.failed,
         "made": len(rows),
         "not_made": len(made) - len(rows),
-        "variants": {row.name: {"wer": row.measured.wer, **row.metrics()} for row in rows},
+        "variants": {
+            row.name: {"wer": row.measured.wer, **row.metrics(), "failed": row.measured.failed} for row in rows
+        },
     }
 
 
@@ -273,8 +276,14 @@ def _intervals(picked: Row, before: Measured) -> dict[str, tuple[float, float]]:
     return {name: pair for name, pair in found.items() if pair is not None}
 
 
-def _notes(spec: AsrQuantize, picked: Row, rest: Sequence[Done]) -> list[str]:
+def _notes(spec: AsrQuantize, picked: Row, rows: Sequence[Row], rest: Sequence[Done]) -> list[str]:
     notes = [f"picked {picked.name}, by {spec.pick.replace('_', ' ')}", *(f"{one.name}: {one.why}" for one in rest)]
+    notes += [
+        f"{row.name}: could not transcribe {row.rise.lost} of {row.rise.recordings} recordings that the unquantised "
+        "model could; all their words count as wrong in its rise"
+        for row in rows
+        if row.rise.lost
+    ]
     if "int8-static" in spec.variants and spec.data.calibration is None:
         notes.append("int8-static was calibrated on recordings of the validation data (on sound alone, not on texts)")
     return notes

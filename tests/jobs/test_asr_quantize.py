@@ -203,6 +203,7 @@ def test_with_text_numbers_are_said_before_they_are_compared_with(tmp_path: Path
 def test_recordings_that_fail_are_counted_and_in_no_rate(tmp_path: Path) -> None:
     (result,), _ = apply(tmp_path, spec(tmp_path, rows=clips(*CLEAN[:2], "corrupt.flac"), variants=["fp16"]))
     assert (result.metrics["failed"], result.metrics["utterances_scored"]) == (1, 2)
+    assert (result.metrics["unquantised_failed"], result.metrics["variants"]["fp16"]["failed"]) == (1, 1)
 
 
 def test_a_variant_that_cannot_be_made_does_not_stop_the_others(tmp_path: Path) -> None:
@@ -253,6 +254,27 @@ def test_what_was_made_before_it_was_cancelled_is_kept(tmp_path: Path, monkeypat
     assert result.action == "cancelled"
     (result,), _ = apply(tmp_path, killed)
     assert result.artifact == "small@v1" and made == ["fp16", "int8-weights", "int8-weights"]
+
+
+def test_rounding_calibration_and_precision_are_those_of_the_spec(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, heard = asr_quantize.sweep.hear, []
+
+    def told(ctx: Any, sweep: Any, *more: Any) -> Any:
+        heard.append((Path(sweep.setup.source.folder).name, sweep.setup.precision))
+        return plain(ctx, sweep, *more)
+
+    monkeypatch.setattr(asr_quantize.sweep, "hear", told)
+    said: Fields = {"int4": {"group_size": 64}, "calibration": {"recordings": 3}, "precision": "bf16"}
+    (result,), store = apply(tmp_path, spec(tmp_path, variants=["int4-weights", "int8-static"], **said))
+    assert result.artifact, result.message
+    made = {
+        path.parent.name: json.loads(path.read_text("utf-8")) for path in files(store).glob("variants/*/variant.json")
+    }
+    assert made["int4-weights"]["settings"] == {"group": 64}
+    assert made["int8-static"]["settings"]["inputs"] == 3
+    assert heard == [("model", "fp32"), ("int4-weights", "bf16"), ("int8-static", "bf16")]
 
 
 def test_calibration_data_of_its_own(tmp_path: Path) -> None:

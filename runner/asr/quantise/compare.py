@@ -45,24 +45,31 @@ def measured(found: Sequence[Recording], records: Sequence[Fields], *, precision
 
 @dataclass(frozen=True, kw_only=True)
 class Rise:
-    """How much more is wrong than with the unquantised model, over the recordings that both could transcribe."""
+    """How much more is wrong than with the unquantised model, over the recordings that it could transcribe."""
 
     wer: float  # absolute: 0.01 is one point
     interval: tuple[float, float] | None  # 95%, bootstrap over recordings, both models on the same ones
-    changed: int  # recordings with another text
+    changed: int  # recordings with another text, or none
     recordings: int
+    lost: int = 0  # of them, those that the variant could not transcribe: every word counts as wrong
 
 
 def rise(before: Measured, after: Measured) -> Rise:
     """Hold ``after`` against ``before``."""
-    both = [(before.scored[item], one) for item, one in after.scored.items() if item in before.scored]
-    pairs = Counter((b.words.errors - a.words.errors, a.words.references) for a, b in both)
-    words = sum(a.words.references for a, _ in both)
+    pairs, changed, lost = Counter[tuple[int, int]](), 0, 0
+    for item, was in before.scored.items():
+        words, now = was.words.references, after.scored.get(item)
+        errors = now.words.errors if now else max(words, was.words.errors)
+        pairs[errors - was.words.errors, words] += 1
+        changed += now is None or now.hypothesis != was.hypothesis
+        lost += now is None
+    words = sum(references * count for (_, references), count in pairs.items())
     return Rise(
         wer=sum(errors * count for (errors, _), count in pairs.items()) / max(1, words),
         interval=interval(pairs),
-        changed=sum(a.hypothesis != b.hypothesis for a, b in both),
-        recordings=len(both),
+        changed=changed,
+        recordings=len(before.scored),
+        lost=lost,
     )
 
 
@@ -100,8 +107,9 @@ def pick(rows: Sequence[Row], by: Pick, *, limits: Mapping[str, float | None]) -
 
 
 def _order(row: Row, by: Pick) -> tuple[float, ...]:
-    size, speed, errors = row.done.bytes, -row.laps.speedup, row.measured.wer
-    return {"smallest": (size, errors), "fastest": (speed, size), "most_accurate": (errors, size)}[by]
+    size, speed, errors = row.done.bytes, -row.laps.speedup, row.rise.wer
+    deaf = row.rise.lost == row.rise.recordings  # not even the smallest model is of use then
+    return deaf, *{"smallest": (size, errors), "fastest": (speed, size), "most_accurate": (errors, size)}[by]
 
 
 def _missed(row: Row, limits: Mapping[str, float | None]) -> dict[str, float]:

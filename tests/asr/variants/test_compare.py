@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from runner.asr.quantise import compare
@@ -94,3 +96,42 @@ def test_the_rise_is_paired_by_recording() -> None:
     assert found.interval is not None and found.interval[0] < found.wer < found.interval[1]
     same = compare.rise(before, before)
     assert (same.wer, same.interval, same.changed) == (0, (0, 0), 0)
+
+
+def silent(texts: list[str], said: dict[int, str]) -> Measured:
+    """Only the recordings in ``said`` could be transcribed."""
+    scorer = Scorer()
+    scored = {k: scorer.add(texts[k], text, key=str(k)) for k, text in said.items()}
+    return Measured(scored=scored, scores=scorer.result(), failed=len(texts) - len(said), precision="fp32")
+
+
+def test_what_only_the_variant_cannot_transcribe_is_all_wrong() -> None:
+    texts = ["a b", "c d e", "f"]
+    before = heard(texts, ["a b", "c d x", "f g h"])
+    found = compare.rise(before, silent(texts, {0: "a b"}))
+    assert (found.wer, found.changed, found.recordings, found.lost) == (2 / 6, 2, 3, 2)  # "f" was wrong twice before
+    nothing = compare.rise(before, silent(texts, {}))
+    assert (nothing.wer, nothing.lost) == (4 / 6, 3)
+    gained = compare.rise(silent(texts, {0: "a b"}), before)
+    assert (gained.wer, gained.recordings) == (0, 1)
+
+
+@pytest.mark.parametrize("by", ["smallest", "fastest", "most_accurate"])
+def test_a_variant_that_transcribes_nothing_is_not_picked(by: compare.Pick) -> None:
+    texts = ["a b", "c d"]
+    before = heard(texts, texts)
+    deaf = replace(row("deaf", size=1, speedup=99), rise=compare.rise(before, silent(texts, {})))
+    assert compare.pick([deaf, *ROWS], by, limits=NONE)[0].name != "deaf"
+    assert compare.pick([deaf, *ROWS], by, limits=NONE | {"max_wer_rise": 0.5})[0].name != "deaf"
+    assert compare.pick([deaf], by, limits=NONE | {"max_wer_rise": 0.5})[1]
+
+
+def test_the_most_accurate_is_so_on_the_recordings_of_the_unquantised_model() -> None:
+    """What a variant fails on is in none of its rates."""
+    texts = ["a b", "c d"]
+    before = heard(texts, ["a x", "c d"])
+    half = replace(row("half"), measured=silent(texts, {1: "c d"}))
+    half = replace(half, rise=compare.rise(before, half.measured))
+    whole = replace(row("whole", size=200), measured=before, rise=compare.rise(before, before))
+    assert half.measured.wer < whole.measured.wer
+    assert compare.pick([half, whole], "most_accurate", limits=NONE)[0].name == "whole"
