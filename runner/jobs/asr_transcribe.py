@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from runner.asr import calibration, ctc, portuguese, recordings, route, sweep, trust, validation, writer
@@ -162,7 +164,7 @@ def _learned(spec: AsrTranscribe, ctx: Context, setup: Setup, model: Resolved, a
     given = ctx.inputs.get("confidence.calibration")
     if given is not None:
         made, content = calibration.load(given.path)
-        note = calibration.note(content, str(spec.confidence.calibration), here=_made_with(spec, ctx, setup))
+        note = calibration.note(content, str(spec.confidence.calibration), here=_made_with(ctx, setup))
         return Learned(setup=replace(setup, calibration=made), notes=(note,))
     if spec.data.validation is None:
         return Learned(setup=setup)
@@ -178,19 +180,19 @@ def _learned(spec: AsrTranscribe, ctx: Context, setup: Setup, model: Resolved, a
         calibrates=spec.confidence.calibrate,
     )
     if learned.fitted is not None:
-        content = learned.fitted.to_json(_made_with(spec, ctx, learned.setup))
+        content = learned.fitted.to_json(_made_with(ctx, learned.setup))
         (ctx.out / CALIBRATED).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return learned
 
 
-def _made_with(spec: AsrTranscribe, ctx: Context, setup: Setup) -> Fields:
+def _made_with(ctx: Context, setup: Setup) -> Fields:
     """What a calibration belongs to: another model, or other decoding, makes other confidence."""
-    lm = ctx.inputs.get("decode.lm") or ctx.inputs.get("data.text")
-    told = setup.wording or Wording()
-    decoding: Fields = {"beam_size": setup.beam_size, "lm": lm and lm.digest, "alpha": told.alpha, "beta": told.beta}
-    if spec.data.text and spec.text is not None:
-        decoding["text"] = spec.text.model_dump()  # other words make another language model
-    return {"model": ctx.inputs["model"].digest, "decoding": {**decoding, "hotwords": len(told.hotwords)}}
+    told = asdict(setup.wording or Wording())
+    if told["lm"] is not None:  # by content: where it was trained it lies elsewhere than in the artifact
+        with Path(told["lm"]).open("rb") as file:
+            told["lm"] = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    decoding = {"beam_size": setup.beam_size, **told, "hotwords": list(told["hotwords"])}  # as JSON has them
+    return {"model": ctx.inputs["model"].digest, "decoding": decoding}
 
 
 def _validation_clips(spec: AsrTranscribe, ctx: Context) -> list[Clip]:
