@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
-from runner.asr import audio, stored
+from runner.asr import stored
 from runner.asr.acoustic import features_of, fold_weight_norm, load_whole, settle_arithmetic
+from runner.asr.halving import out_of_memory
 from runner.asr.pieces import Piece, Source
 from runner.asr.quantise.base import Base, Made
+from runner.asr.quantise.hearing import heard
 from runner.registry import variant as variants
 from runner.registry.resolve import SIDE_FILES
 from runner.schema.errors import FailureClass, JobError
@@ -65,14 +68,16 @@ class Maker:
         fresh = self._making.folder / f"{item}.new"
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
-        _copy_sides(self._making.source, self._base.model.config, fresh)
+        base = self._base
+        _copy_sides(self._making.source, base.model.config, fresh)
         try:
             variant = stored.code(item)
-            made: Made = variant.quantise(self._base, fresh)
-        except JobError as error:
+            made: Made = variant.quantise(base, fresh)
+        except Exception as error:
+            if isinstance(error, OSError | SafetensorError) or out_of_memory(error):
+                raise  # of the machine, not of this variant
             shutil.rmtree(fresh)
-            status = "not available here" if error.failure == NOT_HERE else "failed"
-            return Done(name=item, status=status, why=str(error))
+            return _undone(item, error)
         _describe(fresh, item, made, what=variant.WHAT, parameters=self._making.parameters)
         fresh.rename(folder)
         return Done(
@@ -103,13 +108,16 @@ class Maker:
         return model
 
     def _heard(self) -> list[torch.Tensor]:
-        rate = self._making.source.rate
-        pieces = self._making.calibration
-        heard = (
-            audio.read(p.path, header=p.header, first=p.first, last=p.last, rate=rate, channel=p.channel)
-            for p in pieces
-        )
-        return [self._base.features(one.samples) for one in heard]
+        sounds = heard(self._making.calibration, self._making.source, purpose="calibrate with")
+        return [self._base.features(one) for one in sounds]
+
+
+def _undone(name: str, error: Exception) -> Done:
+    """What is said of a variant that could not be made; the others are still of use."""
+    if not isinstance(error, JobError):  # a surprise of the exporter or of ONNX Runtime: some fill pages
+        first_line = str(error).strip().partition("\n")[0][:300]
+        return Done(name=name, status="failed", why=f"{type(error).__name__}: {first_line or 'no reason given'}")
+    return Done(name=name, status="not available here" if error.failure == NOT_HERE else "failed", why=str(error))
 
 
 def _copy_sides(source: Source, config: Any, folder: Path) -> None:

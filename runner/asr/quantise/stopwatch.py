@@ -12,14 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from runner.asr import audio
 from runner.asr.acoustic import Acoustic, features_of, load_whole, settle_arithmetic
 from runner.asr.pieces import Piece, Source
 from runner.asr.precision import Wanted, choose
+from runner.asr.quantise.hearing import Samples, heard
 
-Samples = NDArray[np.float32]
 BASELINE = "plain transformers, the unquantised model in fp32, one recording at a time"
 
 
@@ -60,11 +58,7 @@ class Stopwatch:
         torch.set_num_threads(timing.threads)
         self._timing = timing
         self._plain = _Plain(timing.source, timing.device)
-        rate = timing.source.rate
-        self._windows: list[Samples] = [
-            audio.read(p.path, header=p.header, first=p.first, last=p.last, rate=rate, channel=p.channel).samples
-            for p in timing.pieces
-        ]
+        self._windows = heard(timing.pieces, timing.source, purpose="time on")
 
     def __call__(self, item: dict[str, Source]) -> list[Laps]:
         return [self._race(name, source) for name, source in item.items()]
