@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runner.asr import portuguese, recordings, sweep
+from runner.asr import portuguese, precision, recordings, sweep
 from runner.asr.collector import Collector
 from runner.asr.pieces import Piece, Setup, Source
 from runner.asr.quantise import compare, report, stopwatch
@@ -38,6 +38,7 @@ def run(spec: AsrQuantize, ctx: Context) -> Result:
     loading = spec.model.model_dump(include={"adapter", "allow_pickle", "trust_remote_code"})
     model = sweep.model(ctx, **loading)
     _check_model(model)
+    precision.choose(spec.precision, device=ctx.device)  # what this device cannot do is said before the work
     setup = _setup(spec, ctx, model, loading)
     heard = _prepared(spec, ctx, setup, model, field="validation")
     _check_texts(heard)

@@ -188,6 +188,13 @@ def test_no_text_is_an_error_before_the_work(tmp_path: Path) -> None:
     assert not list(store.run_folder(result.run or "").glob("checkpoints/variants/*"))
 
 
+def test_a_precision_that_the_device_has_not_is_an_error_before_the_work(tmp_path: Path) -> None:
+    (result,), store = apply(tmp_path, spec(tmp_path, precision="fp16"))
+    assert result.failure == "Infeasible" and "precision 'fp16' is for GPUs" in result.message
+    checkpoints = store.run_folder(result.run or "") / "checkpoints"
+    assert not list(checkpoints.glob("variants/*")) + list(checkpoints.glob("heard/*"))
+
+
 def test_with_text_numbers_are_said_before_they_are_compared_with(tmp_path: Path) -> None:
     said = clips("wav-16k.wav", "wav-24bit-44k.wav")
     written = [{**row, "text": row["text"].replace("três", "3")} for row in said]
