@@ -8,6 +8,7 @@ first line names the plan: results of another plan are not taken over.
 from __future__ import annotations
 
 import json
+import os
 from array import array
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,8 @@ class Spool:
         if not path.exists():
             fresh = path.with_suffix(".new")
             made = np.lib.format.open_memmap(fresh, mode="w+", dtype=np.float32, shape=(frames, rows.shape[1]))
+            with fresh.open("r+b") as file:  # a full disk is an OSError here, and would be a SIGBUS in the lines below
+                os.posix_fallocate(file.fileno(), 0, fresh.stat().st_size)
             made[:] = silence.blank_rows(1, vocab=rows.shape[1], blank=blank) if quiet is None else quiet
             made.flush()
             fresh.rename(path)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -100,3 +102,27 @@ def test_frames_lie_at_their_place_and_are_blank_elsewhere(open_: Open, tmp_path
     spool.finish(2, OK, {})
     assert spool.rows(2) is None
     assert not list((tmp_path / "frames").iterdir())
+
+
+def test_a_disk_too_full_for_the_frames_is_an_error_before_they_are_mapped(
+    open_: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To write to a map that the disk has no room for ends the process by a signal."""
+    asked = []
+
+    def full(handle: int, offset: int, length: int) -> None:
+        asked.append((offset, length, os.fstat(handle).st_size))
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    spool, rows = open_(), np.ones((3, 4), np.float32)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", full)
+        with pytest.raises(OSError, match="No space left"):
+            spool.put_rows(2, rows, at=0, frames=12, blank=1)
+    ((offset, length, size),) = asked
+    assert offset == 0 and length == size > 12 * 4 * 4
+    assert spool.rows(2) is None
+    spool.put_rows(2, rows, at=0, frames=12, blank=1)
+    found = spool.rows(2)
+    assert found is not None
+    np.testing.assert_array_equal(found[:3], rows)
