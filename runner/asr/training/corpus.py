@@ -118,7 +118,7 @@ def columns(path: Path, *, rows: int) -> list[dict[str, str]]:
         return [{} for _ in range(rows)]
     table = manifest.table_of(path)
     with table.open(encoding="utf-8-sig", newline="") as file:
-        found = [_groups(record) for record in (_json(file) if table.suffix == ".jsonl" else _csv(file, table.suffix))]
+        found = [_groups(record) for record in (_json(file) if table.suffix.lower() == ".jsonl" else _csv(file, table.suffix))]
     assert len(found) == rows, f"{table} was read twice and had {rows} rows, then {len(found)}"
     return found
 
@@ -138,5 +138,10 @@ def _groups(record: dict[str, Any]) -> dict[str, str]:
     for key, value in record.items():
         name = (key or "").strip()
         if name not in OWN and value != "" and isinstance(value, str | int | float):
-            found[name] = value if isinstance(value, str) else json.dumps(value)
+            found[_plain(name)] = _plain(value) if isinstance(value, str) else json.dumps(value)
     return found
+
+
+def _plain(text: str) -> str:
+    """``text`` as it can be written: JSON can name half of a surrogate pair, UTF-8 cannot."""
+    return text.encode("utf-8", errors="backslashreplace").decode("utf-8")

@@ -48,6 +48,18 @@ def test_texts_are_normalised_and_further_columns_are_groups(tmp_path: Path) -> 
     assert found.seconds == pytest.approx(2 * len(tones.say("ab ra")) / tones.RATE)
 
 
+def test_groups_can_be_written_whatever_json_names(tmp_path: Path) -> None:
+    """json.dumps of the helper writes half of a surrogate pair as an escape, as other tools do."""
+    found = read(rows(tmp_path, {"voice": "caf\ud83d", "no\udc80te": "x"}))
+    assert [one.groups for one in found.utterances] == [{"voice": "caf\\ud83d", "no\\udc80te": "x"}]
+
+
+@pytest.mark.parametrize("name", ["TRAIN.JSONL", "t.Jsonl"])
+def test_a_suffix_in_capitals_is_no_other_format(tmp_path: Path, name: str) -> None:
+    table = rows(tmp_path, {"voice": "m1"}, {}).rename(tmp_path / name)
+    assert [one.groups for one in read(table).utterances] == [{"voice": "m1"}, {}]
+
+
 @pytest.mark.parametrize(("name", "sign"), [("t.csv", ","), ("t.tsv", "\t")])
 def test_groups_of_csv_and_tsv(tmp_path: Path, name: str, sign: str) -> None:
     tones.table(tmp_path, "train", ["ab", "ra"])
