@@ -17,6 +17,7 @@ Read line by line: 164 MB (3.3 million n-grams) took 15 CPU-s and 206 MB of memo
 from __future__ import annotations
 
 import gzip
+import zlib
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ from runner.schema.errors import JobError
 
 GZIP = b"\x1f\x8b"
 LONGEST = 1 << 16  # bytes of one line
+DIGITS = 18  # of a count
 MOST = 2**31  # words of a model: a place and a word must fit into 63 bits
 
 
@@ -38,7 +40,7 @@ def read(path: Path) -> Ngram:
     try:
         with _open(path) as file:
             return _Reader(path.name, file).model()
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise JobError(f"{path.name} cannot be read: {error}", failure="DataInvalid") from error
 
 
@@ -117,6 +119,8 @@ class _Reader:
             name, sign, count = line.removeprefix(b"ngram").partition(b"=")
             if not sign or name.strip() != str(len(counts) + 1).encode() or not count.strip().isdigit():
                 self._fail(f"expected 'ngram {len(counts) + 1}=COUNT', got {line[:80]!r}")
+            if len(count.strip()) > DIGITS:
+                self._fail(f"a count of {len(count.strip())} digits")
             counts.append(int(count))
         if not counts or not 0 < counts[0] < MOST:
             self._fail("the header counts no words")

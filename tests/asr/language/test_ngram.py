@@ -102,6 +102,8 @@ def test_a_model_without_unk_or_ends_takes_its_least_likely_word(tmp_path: Path)
         ("ngram 2=4", "ngram 2=3", "expected \\3-grams:, got '-0.7"),
         ("ngram 2=4", "ngram 3=4", "expected 'ngram 2=COUNT'"),
         ("ngram 1=5", "ngram 1=0", "the header counts no words"),
+        pytest.param("ngram 2=4", f"ngram 2={'9' * 5000}", "hand.arpa:5: a count of 5000 digits", id="5000 digits"),
+        ("ngram 2=4", f"ngram 2={'9' * 18}", "expected a number, 2 words and perhaps a number"),
         ("-0.6\tção\t-0.2", "-0.6\toi\t-0.2", "1 of the 5 words are there twice"),
         ("-0.4\tção </s>", "-0.4\tção nada", "the word 'nada' is no unigram"),
         ("-0.4\tção </s>", "-0.3\toi ção", "'oi ção' below line 13 is there twice"),
@@ -123,11 +125,13 @@ def test_a_broken_file_is_named_with_its_line(hand: Path, old: str, new: str, sa
 
 
 def test_what_is_no_arpa_file_is_said(tmp_path: Path) -> None:
+    zipped = gzip.compress(HAND.encode())
     for name, content in {
         "kenlm": b"mmap lm http://kheafield.com/code format version 5\n\0" + bytes(1 << 20),
         "zeros": bytes(1 << 20),
         "empty": b"",
         "torn.gz": gzip.compress(HAND.encode())[:-20],
+        "damaged.gz": zipped[:20] + bytes(byte ^ 255 for byte in zipped[20:30]) + zipped[30:],
     }.items():
         path = tmp_path / name
         path.write_bytes(content)
