@@ -216,7 +216,7 @@ class Augment(Block):
     ] = None
     """White noise is added at a level between these two, in dB below the speech: `[12, 40]`; left out: none."""
 
-    speed: Share = 0.0
+    speed: Annotated[float, RESULT, Field(ge=0, le=0.5)] = 0.0
     """A clip is played faster or slower by up to this share, which also moves its pitch: 0.1 is 0.9 to 1.1 times."""
 
     pause_s: Annotated[float, RESULT, Field(ge=0, le=10)] = 0.0
@@ -244,8 +244,6 @@ class Augment(Block):
     def _ordered(self) -> Augment:
         if self.noise_snr_db is not None and self.noise_snr_db[0] > self.noise_snr_db[1]:
             raise PydanticCustomError("range", "noise_snr_db goes from the lower level to the higher")
-        if self.speed > 0.5:
-            raise PydanticCustomError("speed", "speed must be at most 0.5")
         return self
 
 

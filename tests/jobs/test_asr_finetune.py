@@ -212,7 +212,7 @@ def test_the_lint_classes_of_a_spec_are_those_of_the_lint() -> None:
         ({"architecture": {"type": "wav2vec2", "hidden": 30}}, "hidden must be a multiple of heads"),
         ({"architecture": {"type": "wav2vec2", "conv_strides": [5]}}, "must be equally long"),
         ({"augment": {"noise_snr_db": [40.0, 10.0]}}, "from the lower level to the higher"),
-        ({"augment": {"speed": 0.6}}, "speed must be at most 0.5"),
+        ({"augment": {"speed": 0.6}}, "augment.speed: expected a number from 0 to 0.5; got 0.6"),
         ({"train": {"steps": 1, "learning_rate": 0}}, "learning_rate"),
         ({"compute": {"gpus": 2}}, "each training process takes one whole GPU"),
         ({"compute": {"workers": 2, "gpus": 0.5}}, "each training process takes one whole GPU"),
