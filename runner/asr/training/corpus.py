@@ -118,17 +118,15 @@ def columns(path: Path, *, rows: int) -> list[dict[str, str]]:
         return [{} for _ in range(rows)]
     table = manifest.table_of(path)
     with table.open(encoding="utf-8-sig", newline="") as file:
-        found = [_groups(record) for record in (_json(file) if table.suffix.lower() == ".jsonl" else _csv(file, table.suffix))]
+        found = [_groups(record) for record in _records(file, table.suffix.lower())]
     assert len(found) == rows, f"{table} was read twice and had {rows} rows, then {len(found)}"
     return found
 
 
-def _json(file: Any) -> Iterator[dict[str, Any]]:
-    return (json.loads(line) for line in file if not line.isspace())
-
-
-def _csv(file: Any, suffix: str) -> Iterator[dict[str, Any]]:
-    if suffix.lower() == ".tsv":
+def _records(file: Any, suffix: str) -> Iterator[dict[str, Any]]:
+    if suffix == ".jsonl":
+        return (json.loads(line) for line in file if not line.isspace())
+    if suffix == ".tsv":
         return csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
     return csv.DictReader(file)
 
