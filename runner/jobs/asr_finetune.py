@@ -97,7 +97,10 @@ def _start(spec: AsrFinetune, ctx: Context) -> tuple[Source | Architecture, int,
         made = Architecture(**spec.architecture.model_dump(exclude={"type"}))
         return made, RATE, made.receptive
     loading = spec.model.model_dump(include={"adapter", "allow_pickle", "trust_remote_code"})
-    source = sweep.source(ctx, sweep.model(ctx, **loading), **loading)
+    model = sweep.model(ctx, **loading)
+    if reason := spec.unfit(model.facts):  # known to the plan, but for a model that was not made yet
+        raise JobError(reason, failure="ModelInvalid")
+    source = sweep.source(ctx, model, **loading)
     return source, source.rate, source.receptive
 
 

@@ -37,7 +37,8 @@ def run(spec: AsrQuantize, ctx: Context) -> Result:
     """Carry ``spec`` out; see ``runner.asr.quantise`` for the parts."""
     loading = spec.model.model_dump(include={"adapter", "allow_pickle", "trust_remote_code"})
     model = sweep.model(ctx, **loading)
-    _check_model(model)
+    if reason := spec.unfit(model.facts):  # known to the plan, but for a model that was not made yet
+        raise JobError(reason, failure="ModelInvalid")
     precision.choose(spec.precision, device=ctx.device)  # what this device cannot do is said before the work
     setup = _setup(spec, ctx, model, loading)
     heard = _prepared(spec, ctx, setup, model, field="validation")
@@ -73,14 +74,6 @@ def run(spec: AsrQuantize, ctx: Context) -> Result:
         timings={"headers": heard.headers_s, **{f"make {one.name}": one.seconds for one in made}},
         notes=(*unmet, *_notes(spec, picked, rows, rest)),
     )
-
-
-def _check_model(model: Resolved) -> None:
-    if "variant" in model.facts:
-        raise JobError(
-            f"the model is a variant already ({model.facts['variant']}): quantise the model that it was made from",
-            failure="ModelInvalid",
-        )
 
 
 def _setup(spec: AsrQuantize, ctx: Context, model: Resolved, loading: Fields) -> Setup:
@@ -236,8 +229,15 @@ def _write(
 
 
 def _link(given: Path, to: Path) -> None:
-    """The files of ``given`` under another name, without taking room twice."""
-    shutil.copytree(given, to, copy_function=os.link)
+    """The files of ``given`` under another name, without taking room twice where the file system can."""
+    shutil.copytree(given, to, copy_function=_place)
+
+
+def _place(given: str, to: str) -> None:
+    try:
+        os.link(given, to)
+    except OSError:  # no hard links there, or no more of this file; a disk that refuses both says so of the copy
+        shutil.copyfile(given, to)
 
 
 def _json(path: Path, content: Fields) -> None:

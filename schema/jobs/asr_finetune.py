@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -350,3 +351,9 @@ class AsrFinetune(Job):
         if self.model is None and self.adapter.type != "none":
             raise PydanticCustomError("adapter", "an adapter goes beside a trained model, not an architecture")
         return self
+
+    def unfit(self, facts: Mapping[str, Any]) -> str | None:
+        """That its weights are integers or a graph. fp16 and bf16 are numbers as any: training begins with them."""
+        if facts.get("format", "transformers") != "transformers":
+            return f"is a variant of asr-quantize ({facts['variant']}): train the model that it was made from"
+        return None

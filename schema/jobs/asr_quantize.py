@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 from pydantic_core import PydanticCustomError
@@ -168,6 +169,12 @@ class AsrQuantize(Job):
         if first in {"model", "variants", "comparison.json", *self.variants}:
             return None
         return f"it makes {', '.join(self.variants)}"
+
+    def unfit(self, facts: Mapping[str, Any]) -> str | None:
+        """That the model is rounded already."""
+        if "variant" in facts:
+            return f"is a variant already ({facts['variant']}): quantise the model that it was made from"
+        return None
 
     def remarks(self) -> tuple[str, ...]:
         """Which of the variants cannot be made here."""

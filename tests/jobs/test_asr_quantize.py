@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -140,8 +142,28 @@ def test_a_variant_that_is_not_there(made: tuple[Path, Store]) -> None:
 
 def test_a_variant_is_not_quantised_again(made: tuple[Path, Store]) -> None:
     folder, _ = made
-    (result,), _ = apply(folder, spec(folder, "again", model="artifact:small#fp16"))
-    assert result.failure == "ModelInvalid" and "a variant already (fp16)" in result.message
+    with pytest.raises(PlanError, match=r"'artifact:small@v1#fp16': is a variant already \(fp16\): quantise the model"):
+        apply(folder, spec(folder, "again", model="artifact:small#fp16"))
+
+
+def test_nor_one_that_is_made_beside_it(tmp_path: Path) -> None:
+    """The plan cannot know yet what it will be."""
+    few: Fields = {"variants": ["fp16"]}
+    again = spec(tmp_path, "again", model="artifact:small", **few)
+    first, second = apply(tmp_path, spec(tmp_path, rows=clips(*CLEAN[:2]), **few), again)[0]
+    assert first.action == "created", first.message
+    assert second.failure == "ModelInvalid" and "a variant already (fp16)" in second.message
+
+
+def test_where_links_are_refused_files_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refused)
+    (result,), store = apply(tmp_path, spec(tmp_path, rows=clips(*CLEAN[:2]), variants=["fp16"]))
+    assert result.action == "created", result.message
+    names = sorted(path.name for path in (files(store) / "model").iterdir())
+    assert "model.safetensors" in names and "variant.json" in names
 
 
 def test_a_transcription_beside_it_waits_for_its_variant(tmp_path: Path) -> None:

@@ -263,3 +263,24 @@ def test_a_kind_may_refuse_a_model(house: House) -> None:
             assert "onnx-int8 is a graph that gives texts and no hidden states" in _problems(house, embed)[0]
         else:
             assert house.plan({**embed, "layers": [1]}).steps[0].action == "create"
+
+
+@pytest.mark.parametrize(
+    ("variant", "form"), [("fp16", "transformers"), ("int8-weights", "quantised"), ("onnx-int8", "onnx")]
+)
+def test_a_variant_is_not_rounded_again_and_trained_only_where_it_has_weights(
+    house: House, variant: str, form: str
+) -> None:
+    (house.folder / "a.jsonl").write_text(json.dumps({"audio": "clips/a.wav", "text": "oi"}) + "\n")
+    tune = house.spec(kind="asr-finetune", data={"train": "a.jsonl", "validation": "a.jsonl"}, train={"steps": 1})
+    quantise = house.spec(kind="asr-quantize", data={"validation": "a.jsonl"})
+    assert [house.plan(one).steps[0].action for one in (tune, quantise)] == ["create", "create"]
+    file = "model.onnx" if form == "onnx" else "model.safetensors"
+    about = {"version": 1, "variant": variant, "format": form, "parameters": 36, "settings": {}, "weights": [file]}
+    (house.folder / "model" / file).touch()
+    (house.folder / "model" / "variant.json").write_text(json.dumps(about))
+    assert f"is a variant already ({variant}): quantise the model that it was made" in _problems(house, quantise)[0]
+    if form == "transformers":
+        assert house.plan(tune).steps[0].action == "create"
+    else:
+        assert f"is a variant of asr-quantize ({variant}): train the model that it" in _problems(house, tune)[0]
