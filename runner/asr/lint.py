@@ -16,7 +16,9 @@ from runner.asr.trouble import RecordingError
 
 TRAIN, VALIDATION = "train", "validation"
 SPEAKER = ("speaker", "speaker_id", "client_id", "voice")  # columns that say who speaks; the first one present counts
+SILENCE_DB = -60.0  # the loudest 20 ms (RMS, below full scale) of a recording that says nothing
 CLIPPED_SHARE = 0.001  # of the samples; some speech at full scale is harmless
+LONGEST_S = 60
 LEAK_WORDS = 3  # shorter texts are commands and greetings, which recur by nature
 SHOWN = 80  # characters of a text in an example
 
@@ -24,6 +26,7 @@ CLASSES: Mapping[str, tuple[Severity, str]] = {
     "unreadable": ("error", "the sound cannot be had"),
     "empty_audio": ("error", "there is no sound in it"),
     "too_short": ("error", "too short for one frame of the model"),
+    "too_long": ("error", f"longer than {LONGEST_S} s: heard whole, memory and time grow with the square of the length"),
     "silent": ("error", "there is a text, but nothing is heard"),
     "empty_text": ("error", "something is heard, but there is no text"),
     "text_too_long": ("error", "more letters than frames to write them in: no alignment exists, the loss is infinite"),
@@ -65,7 +68,6 @@ def check(
     frames: Callable[[int], int],
     rate: int,
     threads: int,
-    silence_db: float = -60.0,
     allow: Collection[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
@@ -73,7 +75,7 @@ def check(
 
     ``rate`` is the model's in Hz, ``frames`` its frames for a number of samples at that rate, before any speeding up.
     ``spelling`` gives the labels of a text and the characters without one; build it from the training texts first
-    where the vocabulary is made of them. Quieter than ``silence_db`` (RMS of 20 ms below full scale) is silence.
+    where the vocabulary is made of them.
     ``allow`` names classes whose errors the user accepts (see ``CLASSES``): they become warnings, and the rows in
     ``report.unusable`` must then be left out. ``progress`` is called with (done, all) and may raise to stop.
 
@@ -89,7 +91,7 @@ def check(
     """
     assert set(allow) <= set(CLASSES), "a class that does not exist cannot be allowed"
     found = Findings(CLASSES, allow=allow)
-    linter = _Linter(found, spelling=spelling, frames=frames, rate=rate, silence_db=silence_db)
+    linter = _Linter(found, spelling=spelling, frames=frames, rate=rate)
     rows = {TRAIN: train, VALIDATION: validation}
     total, done = len(train) + len(validation), 0
     for split, table in rows.items():
@@ -111,14 +113,11 @@ def check(
 class _Linter:
     """Looks at rows one by one and remembers what the second table is compared with."""
 
-    def __init__(
-        self, found: Findings, *, spelling: Spells, frames: Callable[[int], int], rate: int, silence_db: float
-    ) -> None:
+    def __init__(self, found: Findings, *, spelling: Spells, frames: Callable[[int], int], rate: int) -> None:
         self._found = found
         self._spelling = spelling
         self._frames = frames
         self._rate = rate
-        self._silence_db = silence_db
         self._heard: dict[bytes, tuple[str, str]] = {}  # digest -> split and name of the first
         self.unusable: dict[str, set[int]] = {TRAIN: set(), VALIDATION: set()}
 
@@ -128,7 +127,7 @@ class _Linter:
             self._found.add(name, split, f"{row.recording.key}: {example}")
             if name in UNUSABLE:
                 self.unusable[split].add(position)
-        if isinstance(heard, Sound) and heard.loudest_db >= self._silence_db:
+        if isinstance(heard, Sound) and heard.loudest_db >= SILENCE_DB:
             self._repeated(row, heard.digest, split=split)
 
     def _faults(self, row: Row, heard: Sound | RecordingError) -> Iterable[tuple[str, str]]:
@@ -145,7 +144,9 @@ class _Linter:
             yield "sample_rate", f"{header.rate} Hz, the model hears {self._rate} Hz"
         if heard.clipped_share > CLIPPED_SHARE:
             yield "clipped", f"{heard.clipped_share:.1%} of the samples"
-        silent = heard.loudest_db < self._silence_db
+        if row.recording.samples > LONGEST_S * self._rate:
+            yield "too_long", f"{row.recording.samples / self._rate:.1f} s; cut it by start and end"
+        silent = heard.loudest_db < SILENCE_DB
         if silent and row.text:
             yield "silent", f"{heard.loudest_db:.0f} dB at its loudest, {_short(row.text)!r}"
         elif not silent and not row.text:

@@ -40,10 +40,10 @@ class Setup:
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     device: str  # "cpu" or "cuda"
     threads: int
-    beam_size: int
-    timestamps: Timestamps
     silence_db: float
-    language: str | None  # of sequence models
+    beam_size: int = 1
+    timestamps: Timestamps = "none"
+    language: str | None = None  # of sequence models
     wording: Wording | None = None  # of CTC models, with a beam
     calibration: Calibration | None = None  # of confidence; None leaves the model's own
     most: int | None = None  # padded samples of a batch that an earlier worker had to keep to: memory had run out

@@ -72,10 +72,8 @@ def _setup(spec: AsrAlign, ctx: Context, model: Resolved, loading: Fields) -> Se
         precision=spec.precision,
         device=ctx.device,
         threads=ctx.threads,
-        beam_size=1,
         timestamps=spec.timestamps,
         silence_db=spec.audio.silence_db,
-        language=None,
     )
 
 

@@ -73,10 +73,8 @@ def _setup(spec: AsrEmbed, ctx: Context, model: Resolved, loading: Fields) -> Se
         precision=spec.precision,
         device=ctx.device,
         threads=ctx.threads,
-        beam_size=1,
         timestamps="word",
         silence_db=float("-inf") if spec.silence == "keep" else spec.audio.silence_db,
-        language=None,
     )
 
 

@@ -83,10 +83,7 @@ def _setup(spec: AsrQuantize, ctx: Context, model: Resolved, loading: Fields) ->
         precision="fp32",
         device=ctx.device,
         threads=ctx.threads,
-        beam_size=1,
-        timestamps="none",
         silence_db=spec.audio.silence_db,
-        language=None,
     )
 
 

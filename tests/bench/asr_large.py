@@ -172,10 +172,8 @@ def ours(link: Connection, folder: Path, threads: int, precision: str, batch_s: 
             precision=precision,  # type: ignore[arg-type]
             device="cpu",
             threads=threads,
-            beam_size=1,
             timestamps="word",
             silence_db=-60.0,
-            language=None,
         )
     )
     fitting = sizing.on_cpu() if batch_s is None else sizing.asked(batch_s)

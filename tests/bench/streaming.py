@@ -115,10 +115,8 @@ def load(folder: Path) -> tuple[Ctc, Setup]:
         precision="fp32",
         device="cpu",
         threads=1,
-        beam_size=1,
         timestamps="word",
         silence_db=-60.0,
-        language=None,
     )
     return Ctc(setup, dtype=torch.float32), setup
 

@@ -45,10 +45,8 @@ def engine(folder: Path, *, silence_db: float = -60.0) -> tuple[Ctc, Setup]:
         precision="fp32",
         device="cpu",
         threads=1,
-        beam_size=1,
         timestamps="word",
         silence_db=silence_db,
-        language=None,
     )
     return Ctc(setup, dtype=torch.float32), setup
 

@@ -63,10 +63,8 @@ def session(engine: Spelled, *, refine: bool, longest_s: float = 20.0) -> Sessio
         precision="fp32",
         device="cpu",
         threads=1,
-        beam_size=1,
         timestamps="word",
         silence_db=-60.0,
-        language=None,
     )
     how = settings(
         chunk_s=0.5,
