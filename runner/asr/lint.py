@@ -18,7 +18,7 @@ TRAIN, VALIDATION = "train", "validation"
 SPEAKER = ("speaker", "speaker_id", "client_id", "voice")  # columns that say who speaks; the first one present counts
 SILENCE_DB = -60.0  # the loudest 20 ms (RMS, below full scale) of a recording that says nothing
 CLIPPED_SHARE = 0.001  # of the samples; some speech at full scale is harmless
-LONGEST_S = 60
+LONGEST_S = 60  # of one clip
 LEAK_WORDS = 3  # shorter texts are commands and greetings, which recur by nature
 SHOWN = 80  # characters of a text in an example
 
@@ -26,7 +26,7 @@ CLASSES: Mapping[str, tuple[Severity, str]] = {
     "unreadable": ("error", "the sound cannot be had"),
     "empty_audio": ("error", "there is no sound in it"),
     "too_short": ("error", "too short for one frame of the model"),
-    "too_long": ("error", f"longer than {LONGEST_S} s: heard whole, memory and time grow with the square of the length"),
+    "too_long": ("error", f"longer than {LONGEST_S} s: heard whole, memory and time grow with its square"),
     "silent": ("error", "there is a text, but nothing is heard"),
     "empty_text": ("error", "something is heard, but there is no text"),
     "text_too_long": ("error", "more letters than frames to write them in: no alignment exists, the loss is infinite"),

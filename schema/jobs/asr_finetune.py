@@ -96,6 +96,7 @@ class Lint(Block):
                 "unreadable",
                 "empty_audio",
                 "too_short",
+                "too_long",
                 "silent",
                 "empty_text",
                 "text_too_long",

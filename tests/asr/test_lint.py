@@ -129,6 +129,25 @@ def test_sound_that_nobody_can_learn_from(tmp_path: Path) -> None:
     assert [one.severity for one in report.findings] == ["error"] * 5 + ["warning"] * 2
 
 
+def test_clips_that_would_take_all_memory_are_refused_or_kept_when_allowed(tmp_path: Path) -> None:
+    """By what is heard of a file, not by the file: rows that cut it are fine."""
+    long = speech(1, seconds=61, level=0.05)
+    said = [
+        Said(name="whole.wav", text="a", samples=long),
+        Said(name="first.wav", text="b", samples=long, end=60.0),
+        Said(name="rest.wav", text="c", samples=speech(2, seconds=61, level=0.05), start=0.5),
+    ]
+    report = check(rows(tmp_path, said))
+    assert named(report) == {("too_long", "train"): 2}
+    (found,) = report.findings
+    assert found.severity == "error"
+    assert [one.partition(";")[0] for one in found.examples] == ["whole.wav: 61.0 s", "rest.wav start=0.5: 60.5 s"]
+    assert "cut it by start and end" in (report.failure() or "")
+    allowed = check(rows(tmp_path, said), allow=["too_long"])
+    assert allowed.failure() is None
+    assert allowed.unusable["train"] == frozenset()
+
+
 def test_one_peak_at_full_scale_is_no_clipping(tmp_path: Path) -> None:
     samples = speech(1)
     samples[::100] = 1.0
