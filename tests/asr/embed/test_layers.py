@@ -239,7 +239,8 @@ def test_vectors_survive_and_what_nobody_names_is_passed_over(tmp_path: Path) ->
 
 def test_vectors_cut_short_by_a_full_disk_are_told(tmp_path: Path) -> None:
     """A limit on file sizes stands for the disk: the system takes the first part of a write and says so by a count."""
-    vectors = Vectors(tmp_path, Spool(tmp_path, items=1, plan="one"), np.dtype(np.float32))
+    spool = Spool(tmp_path, items=1, plan="one")
+    vectors = Vectors(tmp_path, spool, np.dtype(np.float32))
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
     try:
@@ -250,4 +251,5 @@ def test_vectors_cut_short_by_a_full_disk_are_told(tmp_path: Path) -> None:
     place = vectors.put([np.full((2, 4), 7, np.float32)])
     assert place["at"] >= 160  # the rest of what was refused comes first
     np.testing.assert_array_equal(vectors.get(place), np.full((2, 4), 7, np.float32))
+    spool.close()
     vectors.close()
