@@ -7,7 +7,7 @@ import os
 from functools import partial
 from typing import Any
 
-from runner.asr import sweep
+from runner.asr import portuguese, sweep
 from runner.asr.embed import writer as embed_writer
 from runner.asr.embed.collector import DTYPES, EmbedCollector, Vectors
 from runner.asr.embed.engine import Embedder, Wanted
@@ -84,6 +84,7 @@ def _wanted(spec: AsrEmbed, model: Resolved) -> Wanted:
         weights=None if spec.weights is None else tuple(spec.weights),
         pooling=spec.pooling,
         words=spec.words,
+        text=None if spec.text is None else portuguese.Settings(**spec.text.model_dump()),
         dtype=spec.dtype,
     )
 

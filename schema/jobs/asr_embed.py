@@ -15,6 +15,7 @@ from runner.schema.data import AudioData
 from runner.schema.job import Job
 from runner.schema.marks import BLOCK, NEUTRAL, RESULT
 from runner.schema.model import Model
+from runner.schema.text import Text
 from runner.schema.window import Window
 
 Layer = Annotated[int, Field(ge=-1000, le=1000)]
@@ -64,6 +65,10 @@ class AsrEmbed(Job):
     """Whose times `pooling: word` takes: `heard` are the words that the model hears, `given` those of the manifest's
     texts, aligned."""
 
+    text: Annotated[Text | None, BLOCK] = None
+    """With `words: given`, what is said for what is written: with this block `22` is `vinte e dois`; left out, digits
+    and characters that the model does not know are wildcards, which take whatever is said there."""
+
     silence: Annotated[Literal["drop", "keep"], RESULT] = "drop"
     """`drop` leaves frames below `audio.silence_db` out of every pool, and makes them 0 with `pooling: none`; `keep`
     treats silence as sound."""
@@ -101,6 +106,8 @@ class AsrEmbed(Job):
             raise PydanticCustomError("words", "words says whose times pooling: word takes; leave it out, or set that")
         if self.words == "given" and self.data.manifest is None:
             raise PydanticCustomError("words", "words: given needs texts: give data.manifest with a text column")
+        if self.text is not None and self.words != "given":
+            raise PydanticCustomError("text", "text says how given words are said; leave it out, or set words: given")
         return self
 
     def unfit(self, facts: Mapping[str, Any]) -> str | None:

@@ -18,7 +18,7 @@ from runner.context import Context, Result
 from runner.execution.order import JobFunction
 from runner.jobs import asr_embed
 from runner.schema.data import AudioData
-from runner.schema.errors import PlanError
+from runner.schema.errors import PlanError, SpecError
 from runner.schema.jobs.asr_embed import AsrEmbed
 from runner.schema.model import Model
 from tests.e2e.helpers import RUNNER, environment
@@ -149,6 +149,27 @@ def test_words_are_means_of_their_frames(words: str, frames: Ran, tmp_path: Path
         keys = [(k["word"], k["word_start"], k["word_end"], k["id"]) for k in table[seen : seen + len(said)]]
         assert keys == [(word["word"], word["start"], word["end"], row["id"]) for word in row["words"]]
         seen += len(said)
+
+
+def test_text_goes_with_given_words_alone(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="text says how given words are said"):
+        embed(tmp_path, clips(*SOME), pooling="word", text={})
+
+
+def test_with_text_digits_are_words(tmp_path: Path) -> None:
+    rows = clips("wav-24bit-44k.wav")
+    digits = [{**row, "text": row["text"].replace("três", "3")} for row in rows]
+    assert digits != rows
+    words: Fields = {"pooling": "word", "words": "given"}
+    said = embed(tmp_path, rows, **words)
+    written = embed(tmp_path, digits, text={}, **words)
+    (a,), (b,) = lines(said), lines(written)
+    assert [word["word"].replace("três", "3") for word in a["words"]] == [word["word"] for word in b["words"]]
+    assert [{**word, "word": ""} for word in a["words"]] == [{**word, "word": ""} for word in b["words"]]
+    assert of(said, a).tobytes() == of(written, b).tobytes()
+    large = [{**row, "text": row["text"].replace("três", "888888888888888")} for row in rows]
+    (wild,), (long,) = (lines(embed(tmp_path, large, **words, **text)) for text in ({}, {"text": {}}))
+    assert wild["status"] == "ok" and long["error"]["class"] == "text_too_long"
 
 
 def test_a_text_that_is_not_there_or_does_not_fit_is_one_recording_s_trouble(tmp_path: Path) -> None:

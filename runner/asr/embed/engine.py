@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from runner.asr import confidence, silence
+from runner.asr import confidence, portuguese, silence
 from runner.asr.acoustic import Acoustic
 from runner.asr.align.text import Speller
 from runner.asr.align.words import Clock, located, quiet_row
@@ -42,6 +42,7 @@ class Wanted:
     pooling: Pooling
     words: Literal["heard", "given"]  # whose means `word` takes
     dtype: Literal["fp16", "fp32"]
+    text: portuguese.Settings | None = None  # what is said for given words; None: unknown characters are wildcards
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +60,7 @@ class Pooler:
     def __init__(self, setup: Setup, wanted: Wanted, alphabet: Alphabet) -> None:
         self._setup, self._wanted, self._alphabet = setup, wanted, alphabet
         self._speller = Speller(alphabet)
+        self._say = None if wanted.text is None else portuguese.normaliser(wanted.text)
         self.wordy = wanted.pooling == "word"
         self.in_parts = wanted.pooling in embed_pool.PARTS  # frames need not be kept until all windows are there
 
@@ -144,7 +146,7 @@ class Pooler:
 
     def _given(self, scores: Rows, text: str | None) -> list[tuple[str, tuple[int, int]]]:
         try:
-            found = located(scores, text, speller=self._speller, blank=self._alphabet.blank, say=None)
+            found = located(scores, text, speller=self._speller, blank=self._alphabet.blank, say=self._say)
         except JobError as error:
             raise RecordingError("failed", error.failure, str(error)) from error
         edges = [(int(found.path.first[s.start]), int(found.path.last[s.stop - 1])) for s in found.spans]
