@@ -12,7 +12,7 @@ from typing import Any
 
 import ray
 
-from runner.execution import attempt, cluster, events, failures, guard
+from runner.execution import attempt, cluster, events, failures, guard, ray_leftovers
 from runner.execution.alarm import CANCEL, GRACE_S
 from runner.execution.attempt import Crew, Tools
 from runner.execution.cluster import Place
@@ -93,7 +93,7 @@ class Ray:
         """Attempts that ended since the last call."""
         if not self._running:
             return []
-        if (lost := self._without_machines()) is not None:
+        if (lost := self._look()) is not None:
             return lost
         done, _ = ray.wait(list(self._running), num_returns=1, timeout=wait_s)
         for reference, running in self._running.items():
@@ -110,14 +110,19 @@ class Ray:
             if self._guard is not None:
                 guard.stop(self._guard)
 
+    def _look(self) -> Sequence[tuple[Order, Outcome]] | None:
+        """Now and then: free what dead teams hold, and see whether there is a machine for those who wait."""
+        now = time.monotonic()
+        if now < self._look_again:
+            return None
+        self._look_again = now + LOOK_S
+        ray_leftovers.give_back()
+        return self._without_machines()
+
     def _without_machines(self) -> Sequence[tuple[Order, Outcome]] | None:
         """Attempts that wait for a place when no machine is left to give them one; what runs already may go on."""
         waiting = {reference: r for reference, r in self._running.items() if r.started is None}
-        now = time.monotonic()
-        if not waiting or now < self._look_again:
-            return None
-        self._look_again = now + LOOK_S
-        if any(node["Alive"] for node in ray.nodes()):
+        if not waiting or any(node["Alive"] for node in ray.nodes()):
             return None
         for reference in waiting:
             del self._running[reference]

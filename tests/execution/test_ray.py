@@ -195,6 +195,9 @@ def test_cancel_ends_the_attempt_and_its_workers(tmp_path: Path, make: Make, job
     while team & {*(left := process.descendants(os.getpid()))} or any(b"_Seat" in _words(pid) for pid in left):
         assert time.monotonic() < deadline
         time.sleep(0.1)
+    (tmp_path / "next").mkdir()
+    after, _ = _one(tmp_path / "next", make, toys.write, compute={"timeout": "1m"})
+    assert after.action == "created", after.message  # the room of a team is free again
 
 
 def _words(pid: int) -> bytes:
