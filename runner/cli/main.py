@@ -15,6 +15,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 from runner import __version__
 from runner.schema import discover
@@ -28,7 +29,6 @@ EPILOG += "4 resources can't be had, 5 conflict, 10 changes are pending (plan --
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
-    gc.set_threshold(100_000)  # loading a verb makes as many objects, all kept: looking for cycles costs 0.07 CPU-s
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")  # its search through all installed packages: 0.03 CPU-s
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # tests may put another kind there
@@ -61,7 +61,7 @@ def _run(words: list[str], verbs: list[str]) -> int:
     if verb is None or verb not in verbs:
         _top(verbs).parse_args(words)  # prints help, the version, or the list of verbs, and exits
         raise UsageError(f"{words!r} names no verb. Verbs: {', '.join(verbs)}")
-    module = discover.load(PACKAGE, verb)
+    module = _loaded(verb)
     parser = argparse.ArgumentParser(
         prog=f"runner {verb}", description=_summary(verb), epilog=EPILOG, allow_abbrev=False
     )
@@ -75,6 +75,14 @@ def _run(words: list[str], verbs: list[str]) -> int:
     words.remove(verb)
     code: int = module.run(parser.parse_args(words))
     return code
+
+
+def _loaded(verb: str) -> ModuleType:
+    gc.disable()  # loading makes many objects and keeps them all: to look for cycles among them costs 0.07 CPU-s
+    try:
+        return discover.load(PACKAGE, verb)
+    finally:
+        gc.enable()  # a job that runs in this process makes cycles, and they may hold tensors
 
 
 def _may_be_a_verb(word: str, before: str) -> bool:
