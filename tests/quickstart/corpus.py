@@ -27,7 +27,7 @@ TRAIN_VOICES = (
 )  # fmt: skip
 HELD_OUT_VOICES = ("pt-br+m5", "pt-br+f5", "pt+f3", "pt+m6")
 TELEPHONE_SHARE = 0.15
-TRAIN_CLIPS, VALIDATION_CLIPS, HELD_OUT_SENTENCES = 2400, 100, 300
+TRAIN_CLIPS, VALIDATION_CLIPS, HELD_OUT_SENTENCES = 6000, 100, 300
 NOISY, NOISE_DB = 4, 20.0  # every fourth validation clip has white noise, so many dB below the speech
 
 
