@@ -28,6 +28,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 Make = Callable[[Callable[[Stop], None]], Executor]
+IDLE = (b"ray::IDLE", b"default_worker.py")
 LOOPBACK = ("0100007F:", "00000000000000000000000001000000:", "0000000000000000FFFF00000100007F:")
 
 
@@ -39,6 +40,12 @@ class _Shared:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._executor, name)
+
+    @property
+    def spare(self) -> frozenset[int]:
+        """Workers without work, too: ray waits a minute for one that was killed while it started."""
+        idle = {pid for pid in process.descendants(os.getpid()) if any(mark in _words(pid) for mark in IDLE)}
+        return self._executor.spare | idle
 
     def close(self) -> None:
         """It is used again."""

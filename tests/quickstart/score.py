@@ -1,19 +1,28 @@
-"""Reads clips with a CTC model and counts the wrong words: plain, batch 1, greedy."""
+"""Reads clips with a CTC model and counts the wrong words: plain, batch 1, greedy.
 
-from collections.abc import Sequence
+    python -m tests.quickstart.score specs/quickstart/model
+
+prints the table of that folder's README: sentences and voices that were never trained on.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import jiwer
 import numpy as np
 import torch
 from transformers import Wav2Vec2ForCTC
 
+from tests.quickstart import corpus
 from tests.quickstart.corpus import HERTZ
-from tests.quickstart.sentences import VOCABULARY
-from tests.quickstart.speech import Samples
+from tests.quickstart.sentences import VOCABULARY, split
+from tests.quickstart.speech import Samples, add_noise
 
 FRAME = 320  # samples between two frames: 20 ms
 BLANK = VOCABULARY["<pad>"]
+WINDOWS = ((6.0, 0.5), (10.0, 1.0), (5.0, 0.0))  # seconds of each, and of the context on both sides
 _CHARACTERS = {index: token for token, index in VOCABULARY.items()}
 
 
@@ -99,3 +108,46 @@ def padded(clips: Sequence[Samples]) -> tuple[torch.Tensor, torch.Tensor]:
         values[row, : len(clip)] = (clip - clip.mean()) / np.sqrt(clip.var() + 1e-7)
         mask[row, : len(clip)] = 1
     return torch.from_numpy(values), torch.from_numpy(mask)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("model", type=Path, help="folder of the model")
+    torch.set_num_threads(1)
+    model = Wav2Vec2ForCTC.from_pretrained(parser.parse_args().model)
+    _, sentences = split(train=0, held_out=corpus.HELD_OUT_SENTENCES)
+    clips = corpus.render(sentences, voices=corpus.HELD_OUT_VOICES, seed=2)
+    read_all = [read(model, clip.samples) for clip in clips]
+    print(f"{len(clips)} clips: {compare([clip.text for clip in clips], read_all)}")
+    for voice in corpus.HELD_OUT_VOICES:
+        said = [(clip.text, text) for clip, text in zip(clips, read_all, strict=True) if clip.voice == voice]
+        print(f"voice {voice}: {compare([text for text, _ in said], [text for _, text in said])}")
+    _changed(model, clips[:100])
+    _joined(model, clips[:150])
+
+
+def _changed(model: Wav2Vec2ForCTC, clips: Sequence[corpus.Utterance]) -> None:
+    """The same clips through a telephone, and in noise."""
+    changes: dict[str, Callable[[Samples, int], Samples]] = {
+        "telephone band": lambda s, _: corpus.resample(corpus.resample(s, HERTZ, 8_000), 8_000, HERTZ)
+    }
+    for level in (20.0, 15.0, 10.0, 5.0):
+        changes[f"noise at {level:g} dB"] = lambda s, seed, level=level: add_noise(s, level, seed)
+    for name, change in changes.items():
+        changed = [(clip.text, change(clip.samples, seed)) for seed, clip in enumerate(clips)]
+        print(f"{len(clips)} clips, {name}: {word_errors(model, changed)}")
+
+
+def _joined(model: Wav2Vec2ForCTC, clips: Sequence[corpus.Utterance]) -> None:
+    """Files of thirty clips, 0.3 s apart."""
+    groups = [clips[first : first + 30] for first in range(0, len(clips), 30)]
+    texts = [" ".join(clip.text for clip in group) for group in groups]
+    files = [corpus.join([clip.samples for clip in group], gap_s=0.3) for group in groups]
+    print(f"{len(files)} files, one pass: {compare(texts, [read(model, file) for file in files])}")
+    for window_s, context_s in WINDOWS:
+        heard = [read_windows(model, file, window_s=window_s, context_s=context_s) for file in files]
+        print(f"{len(files)} files, windows of {window_s:g} s, {context_s:g} s of context: {compare(texts, heard)}")
+
+
+if __name__ == "__main__":
+    main()

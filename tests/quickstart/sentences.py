@@ -26,7 +26,7 @@ ADJUNCTS = (
 
 LETTERS = string.ascii_lowercase + "áâãàçéêíóôõú"
 SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<unk>", "|")
-VOCABULARY = {token: index for index, token in enumerate((*SPECIAL_TOKENS, *LETTERS, "'", "-"))}
+VOCABULARY = {token: index for index, token in enumerate((*SPECIAL_TOKENS, *sorted((*LETTERS, "'", "-"))))}
 """Token ids: `<pad>` is 0 and the CTC blank, `|` stands between words; 45 tokens in all."""
 
 SEED = 20
