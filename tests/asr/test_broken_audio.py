@@ -24,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 STATUSES = {"ok", "empty", "too_short", "decode_error", "failed"}
 SOURCES = (
     "wav-8k-telephone.wav",
-    "wav-16k.wav",
+    "wav-22k.wav",
     "wav-24bit-44k.wav",
     "flac-16k.flac",
     "flac-24bit-48k.flac",
@@ -59,7 +59,7 @@ def flipped(data: bytes, count: int, random: np.random.Generator) -> bytes:
 
 
 def by_hand() -> dict[str, bytes]:
-    wav = (CLIPS / "wav-16k.wav").read_bytes()
+    wav = (CLIPS / "wav-22k.wav").read_bytes()
 
     def patched(offset: int, format_: str, *values: int) -> bytes:
         return wav[:offset] + struct.pack(format_, *values) + wav[offset + struct.calcsize(format_) :]
@@ -124,7 +124,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     sound = tiny.sound(1.0)
     sound[100] = np.nan
     soundfile.write(folder / "clips" / "not-finite.wav", sound, 16_000, subtype="FLOAT")
-    for name in ("wav-16k.wav", "mp3-44k.mp3"):
+    for name in ("wav-22k.wav", "mp3-44k.mp3"):
         (folder / "clips" / f"whole-{name}").write_bytes((CLIPS / name).read_bytes())
     ran = helpers.transcribe(folder, data={"audio": ["clips"]}, batch={"seconds": 30})
     assert (ran.result.action, ran.result.message) == ("created", "")
@@ -152,10 +152,10 @@ def test_what_libsndfile_refuses_never_comes_as_a_surprise(rows: dict[str, dict[
 
 
 def test_whole_files_among_broken_ones_are_read(rows: dict[str, dict[str, Any]]) -> None:
-    assert rows["whole-wav-16k.wav"]["text"] == "josé contou a chave hoje"
+    assert rows["whole-wav-22k.wav"]["text"] == "o cachorro não viu a lâmpada"
     assert rows["whole-mp3-44k.mp3"]["status"] == "ok"
     assert rows["wrong.wav"]["status"] == rows["wrong.flac"]["status"] == "ok"
-    assert rows["unknown-size.wav"]["text"] == "josé contou a chave hoje"
+    assert rows["unknown-size.wav"]["text"] == "o cachorro não viu a lâmpada"
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -263,7 +263,7 @@ def test_a_flac_that_was_written_to_a_pipe_says_what_to_do(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("lost_s", [0.05, 0.2])
 def test_a_wav_may_lack_a_moment_but_no_word(lost_s: float, tmp_path: Path) -> None:
-    data = (CLIPS / "wav-16k.wav").read_bytes()
+    data = (CLIPS / "wav-22k.wav").read_bytes()
     (tmp_path / "a.wav").write_bytes(data[: -int(32_000 * lost_s)])
     (found,) = probe([str(tmp_path / "a.wav")], threads=1)
     assert isinstance(found, RecordingError) == (lost_s > 0.1)

@@ -57,11 +57,12 @@ def greedy(folder: Path) -> Ran:
     return transcribe(folder, name="greedy", data={"manifest": "test.jsonl"})
 
 
+UNSURE = 0.82
 FULL: Fields = {
     "data": {"manifest": "test.jsonl", "validation": "dev.jsonl", "text": "text.txt"},
     "decode": BEAM,
     "confidence": {"calibrate": True},
-    "route": {"below": 0.8},
+    "route": {"below": UNSURE},
 }
 TUNED: Fields = {**FULL, "decode": {**BEAM, "tune": True}}
 
@@ -157,15 +158,15 @@ def test_calibration_is_kept_and_makes_confidence_true(greedy: Ran, full: Ran) -
 
 def test_uncertain_recordings_are_listed_worst_first(full: Ran) -> None:
     listed = [json.loads(line) for line in (full.files / "review.jsonl").read_text("utf-8").splitlines()]
-    unsure = {row["path"]: row for row in full.rows if row["confidence"] < 0.8}
+    unsure = {row["path"]: row for row in full.rows if row["confidence"] < UNSURE}
     assert 0 < len(listed) < len(full.rows)
     assert {row["path"] for row in listed} == unsure.keys()
     assert [row["confidence"] for row in listed] == sorted(row["confidence"] for row in listed)
     assert full.manifest["metrics"]["review"] == len(listed) == len(table(full, "To review"))
     for row in listed:
-        assert row["reason"].startswith(f"confidence {row['confidence']:g} is below 0.8")
+        assert row["reason"].startswith(f"confidence {row['confidence']:g} is below {UNSURE}")
         assert row["heard"] == unsure[row["path"]]["text"]
-        assert all(word["confidence"] < 0.8 for word in row["words"])
+        assert all(word["confidence"] < UNSURE for word in row["words"])
 
 
 def test_other_jobs_use_what_was_learned(folder: Path, full: Ran) -> None:

@@ -16,7 +16,7 @@ from tests.jobs.helpers import CLIPS, Fields, Ran, clips, manifest, transcribe
 # transformers leaves the JSON files it reads to the collector
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 
-SHORT = ("wav-16k.wav", "flac-16k.flac", "stereo-dialogue.wav", "near-silence.flac", "too-short.wav", "corrupt.flac")
+SHORT = ("wav-22k.wav", "flac-16k.flac", "stereo-dialogue.wav", "near-silence.flac", "too-short.wav", "corrupt.flac")
 
 
 def streamed(folder: Path, rows: list[Fields], *, streaming: Fields | None = None, **fields: Any) -> Ran:
@@ -38,7 +38,7 @@ def test_each_recording_is_a_row_with_its_utterances(short: Ran) -> None:
         "too-short.wav": "too_short",
         "corrupt.flac": "decode_error",
     }
-    assert rows["wav-16k.wav"]["text"] == "josé contou a chave hoje"
+    assert rows["wav-22k.wav"]["text"] == "o cachorro não viu a lâmpada"
     for row in rows.values():
         assert " ".join(word["word"] for word in row["words"]) == row["text"]
         if row["error"] is None:

@@ -33,13 +33,13 @@ def test_recordings_above_the_manifest_are_shown_without_the_host(tmp_path: Path
 @pytest.mark.parametrize("how", ["audio", "manifest"])
 def test_a_name_that_is_not_utf8_is_written_escaped(tmp_path: Path, how: str) -> None:
     name = os.fsdecode(b"ma\xe7\xe3.wav")  # Latin-1
-    shutil.copy(CLIPS / "wav-16k.wav", tmp_path / name)
-    rows = json.dumps({"audio": name, "text": "josé contou a chave hoje"})
+    shutil.copy(CLIPS / "wav-22k.wav", tmp_path / name)
+    rows = json.dumps({"audio": name, "text": "o cachorro não viu a lâmpada"})
     (tmp_path / "m.jsonl").write_text(rows)
     data = {"audio": ["*.wav"]} if how == "audio" else {"manifest": "m.jsonl"}
     found = transcribe(tmp_path, data=data, outputs=["srt", "ctm"])
     assert (found.result.action, found.result.message) == ("created", "")
-    assert found.texts == {r"ma\xe7\xe3.wav": "josé contou a chave hoje"}
+    assert found.texts == {r"ma\xe7\xe3.wav": "o cachorro não viu a lâmpada"}
     names = sorted(path.name for path in found.files.iterdir())
     assert names == [r"ma\xe7\xe3.ctm", r"ma\xe7\xe3.srt", "transcripts.jsonl"]
     assert transcribe(tmp_path, data=data, outputs=["srt", "ctm"]).result.action == "reused"

@@ -68,7 +68,12 @@ def check(sounds: Sequence[tuple[Samples, str]]) -> None:
         by_offline.add(reference, offline(sound), key="")
         by_commits.add(reference, said(words), key="")
         by_finals.add(reference, " ".join(final.final.text for final in finals), key="")
-    rates = [scorer.result().rates[0].words.rate for scorer in (by_offline, by_commits, by_finals)]
+    scored = [scorer.result().rates[0].words for scorer in (by_offline, by_commits, by_finals)]
+    rates = [one.rate for one in scored]
+    print(
+        f"{scored[0].counts.references} words; wrong offline, committed, final: "
+        + ", ".join(f"{rate:.2%}" for rate in rates)
+    )
     assert rates[1] <= rates[0] + POINT
     assert rates[2] <= rates[0] + POINT
 
