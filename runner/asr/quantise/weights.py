@@ -25,7 +25,7 @@ FILE = "quantised.safetensors"
 SCALE = ".scale"
 FEW = 4096  # weights: less than that saves nothing worth the rounding
 # never in int4: the head, and the convolution after the first. That one, 0.8 M of wav2vec2-large's weights, costs the
-# quickstart's model 0.9 points of WER in int4, all other convolutions together none (200 held-out sentences)
+# quickstart's first model 0.9 points of WER in int4, all other convolutions together none (200 held-out sentences)
 SENSITIVE = ("lm_head.", "ctc_head.", "conv_layers.1.")
 Bits = Literal["int8", "int4"]
 State = dict[str, torch.Tensor | Rounded]
