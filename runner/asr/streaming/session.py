@@ -247,7 +247,7 @@ class Session:
         assert asked.window.keep_to is not None
         kept = rows[asked.window.keep_from - before : asked.window.keep_to - before]
         # models trained on short clips read long speech worse: of 1,400 words in eight joined files (of voices new to
-        # the quickstart's first model) these readings had 5.4% wrong, the committed words 3.9%, the surer of the two 4.1%
+        # the quickstart's first model) these readings had 5.4% wrong, the committed words 3.9%, the surer of both 4.1%
         surer = max(kept, ended.rows, key=self._certainty)
         self._conclude(ended, by, window=asked.window, rows=surer)
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 WORD_GAP_S = 0.6  # a word has ended when nothing was written for so long, also without a word delimiter
 # Silence around an utterance in its final reading. Windows are normalised, so silence changes how loud speech is: of
-# 300 utterances 2 s apart the quickstart's first model read 3.1, 3.5, 4.9 and 14.0% of the words wrong with 0.2, 0.3, 0.5 s
-# and with all of the pause; 4.2% of the committed ones were wrong
+# 300 utterances 2 s apart the quickstart's first model read 3.1, 3.5, 4.9 and 14.0% of the words wrong with 0.2, 0.3,
+# 0.5 s and with all of the pause; 4.2% of the committed ones were wrong
 MARGIN_S = 0.3
 
 
