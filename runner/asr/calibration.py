@@ -136,7 +136,7 @@ def load(path: Path) -> tuple[Calibration, dict[str, Any]]:
         if content["schema_version"] != VERSION:
             raise ValueError(f"schema_version is {content['schema_version']!r}, this runner reads {VERSION}")
         return _checked(content), content
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
         raise JobError(
             f"{path.name} is no calibration: {reason}; make one with confidence.calibrate", failure="DataInvalid"

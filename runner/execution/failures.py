@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import tempfile
 from dataclasses import dataclass
 
 from runner.schema.errors import (
@@ -133,11 +134,15 @@ def describe(error: BaseException) -> str:
         return text
     advice = "free some space (`runner artifacts gc --delete` removes what nothing needs) and apply again"
     if isinstance(error, OSError) and error.errno in NO_SPACE:
-        what = f"can't write {error.filename!r}" if error.filename else "can't write"
-        return f"{what}: {error.strerror}; {advice}"
+        where = repr(error.filename) if error.filename else _unnamed()
+        return f"can't write {where}: {error.strerror}; {advice}"
     if _tells_no_space(error):
-        return f"can't write: No space left on device ({type(error).__name__}: {text}); {advice}"
+        return f"can't write {_unnamed()}: No space left on device ({type(error).__name__}: {text}); {advice}"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _unnamed() -> str:
+    return f"to the store or to {tempfile.gettempdir()!r} (TMPDIR)"
 
 
 def may_repeat(error: BaseException) -> bool:

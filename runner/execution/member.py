@@ -45,6 +45,7 @@ def sit(seat: Seat, place: Place) -> bool:
     capture.redirect_for_ever(seat.folder / capture.FILE)
     limits.apply(threads=seat.share.threads, gpus=seat.share.gpus)
     torch.set_num_threads(seat.share.threads)
+    seat.reserve(place.rank)
     try:
         _join(seat, place)
         with _context(seat, place.rank) as context:
@@ -54,8 +55,9 @@ def sit(seat: Seat, place: Place) -> bool:
     except Cancelled:
         return False
     except Exception as error:
-        traceback.print_exc()
         seat.leave(place.rank, team.failed(error))
+        with contextlib.suppress(OSError):  # the log is on the same disk, which may be full
+            traceback.print_exc()
         return False
     seat.leave(place.rank, made if place.rank == 0 else None)
     return True

@@ -52,6 +52,7 @@ class Ray:
         self._place = place
         self._running: dict[Any, _Running] = {}
         self._look_again = 0.0  # time.monotonic()
+        self._teams = False  # whether there was one
         self._guard = None if place.token is None else guard.start(place.token)
         self.spare = frozenset() if self._guard is None else frozenset({self._guard.pid})
         say("starting ray (local)" if place.address is None else f"joining ray at {place.address}")
@@ -72,6 +73,7 @@ class Ray:
         """Queue the attempt as a task; with more than one worker it takes no CPU itself."""
         share = order.share
         alone = share.workers == 1
+        self._teams = self._teams or not alone
         options: dict[str, Any] = {
             "num_cpus": share.cpus if alone else 0,
             "num_gpus": share.gpus if alone else 0,
@@ -116,8 +118,16 @@ class Ray:
         if now < self._look_again:
             return None
         self._look_again = now + LOOK_S
-        ray_leftovers.give_back()
+        if self._teams:
+            self._free()
         return self._without_machines()
+
+    def _free(self) -> None:
+        try:
+            ray_leftovers.give_back()
+        except Exception as error:  # it uses private parts of ray, which another version may not have
+            self._teams = False
+            self._say(f"room of a team that is lost stays taken until the end: {failures.describe(error)}")
 
     def _without_machines(self) -> Sequence[tuple[Order, Outcome]] | None:
         """Attempts that wait for a place when no machine is left to give them one; what runs already may go on."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ray
-from ray._private import state
-from ray.core.generated.gcs_pb2 import PlacementGroupTableData
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 
@@ -16,6 +14,10 @@ def give_back() -> None:
     """
     if ray.util.client.ray.is_connected():
         return  # a remote driver can't see the tables
+    # private, so here alone: an apply without teams does not need them
+    from ray._private import state  # noqa: PLC0415
+    from ray.core.generated.gcs_pb2 import PlacementGroupTableData  # noqa: PLC0415
+
     job = ray.get_runtime_context().get_job_id()
     for row in state.state._connect_and_get_accessor().get_placement_group_table():
         group = PlacementGroupTableData.FromString(row)

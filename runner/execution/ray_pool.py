@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -75,7 +76,10 @@ class RayPool:
 
     def imap(self, make: Callable[[], Worker], items: Iterable[Any]) -> Iterator[tuple[int, Any]]:
         """Yield ``(position of the item, result)`` as they are done."""
-        round_ = _Round(self._actor, make, items, workers=self.workers, log=self._log, check=self._check)
+        left = iter(items)
+        first = list(itertools.islice(left, self.workers))  # no more workers than there is work
+        every = itertools.chain(first, left)
+        round_ = _Round(self._actor, make, every, workers=len(first), log=self._log, check=self._check)
         try:
             yield from round_.results()
         finally:

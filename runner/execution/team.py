@@ -19,6 +19,8 @@ from runner.schema.errors import FailureClass, JobError
 
 OWN = ("pool", "team", "progress", "log", "metric", "check")  # fields of a context that every process makes anew
 SEAT, ADDRESS = "seat", "address"  # files of the room
+ROOM = "team-"
+RESERVED = 1 << 14  # bytes for what went wrong in a process
 # Where the connection to another process broke: gloo raises a plain RuntimeError with the path of its source
 BROKEN = ("/gloo/", "ncclremoteerror", "connection closed by", "connection reset by", "broken pipe")
 
@@ -50,8 +52,15 @@ class Seat:
 
     def put(self, name: str, content: bytes) -> None:
         """Write a file of the room; it is seen whole or not at all."""
-        (self.room / f"{name}.new").write_bytes(content)
-        (self.room / f"{name}.new").rename(self.room / name)
+        fresh = self.room / f"{name}.new"
+        with fresh.open("r+b" if fresh.exists() else "wb") as file:
+            file.write(content)
+            file.truncate()
+        fresh.rename(self.room / name)
+
+    def reserve(self, rank: int) -> None:
+        """Take the space that the answer of process ``rank`` needs: on a disk that is full by then it says so."""
+        (self.room / f"{rank}.new").write_bytes(bytes(RESERVED))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +77,9 @@ class Failed:
 def seats(work: Callable[[Context], Any], ctx: Context, *, share: Share, timeout_s: float) -> Iterator[Seat]:
     """The seat of a new team, whose room is gone at the end."""
     folder = ctx.checkpoints.parent
-    room = Path(tempfile.mkdtemp(prefix="team-", dir=folder))
+    for old in folder.glob(f"{ROOM}*"):  # of an attempt that was killed
+        shutil.rmtree(old, ignore_errors=True)
+    room = Path(tempfile.mkdtemp(prefix=ROOM, dir=folder))
     given = {name: value for name, value in vars(ctx).items() if name not in OWN}
     try:
         yield Seat(work=work, given=given, folder=folder, room=room, share=share, timeout_s=timeout_s)

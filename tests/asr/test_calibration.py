@@ -41,6 +41,15 @@ def test_temperature_and_offset_are_found_again() -> None:
     assert fitted.ece_before > 0.15
 
 
+def test_the_error_reported_is_that_of_recordings_left_out() -> None:
+    random = np.random.default_rng(0)
+    recording = np.repeat(np.arange(10), 6)
+    own, share = random.uniform(0.3, 1, 60), np.where(recording % 2, 0.9, 0.2)
+    judged = Judged(own=own, right=random.random(60) < share, recording=recording)
+    fitted = fit(judged)
+    assert fitted.ece > 5 * calibration_error(fitted.calibration.apply(judged.own), judged.right)
+
+
 def test_isotonic_is_taken_where_the_curve_has_steps() -> None:
     fitted = fit(words(0, shape="steps"))
     assert fitted.calibration.method == "isotonic"
@@ -94,6 +103,8 @@ def test_a_file_says_what_was_fitted(tmp_path: Path, shape: str) -> None:
     ("content", "said"),
     [
         ("no json", "Expecting value"),
+        ("[" * 100_000, "recursion"),
+        ('{"schema_version": 1, "method": "temperature", "temperature": 1' + "0" * 400 + ', "offset": 0}', "too large"),
         ("[]", "is no calibration"),
         ('{"method": "temperature"}', "it has no 'schema_version'"),
         ('{"schema_version": 9}', "schema_version is 9"),

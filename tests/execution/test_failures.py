@@ -6,6 +6,7 @@ import errno
 import resource
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import get_args
 
@@ -17,6 +18,8 @@ from safetensors import SafetensorError
 from runner.execution import failures
 from runner.execution.failures import RETRIES, Cancelled, OutOfTime
 from runner.schema.errors import ConflictError, FailureClass, InfeasibleError, JobError, PlanError, StoreError
+
+UNNAMED = f"to the store or to {tempfile.gettempdir()!r} (TMPDIR)"
 
 
 def _caused(error: BaseException, cause: BaseException) -> BaseException:
@@ -105,9 +108,12 @@ def test_messages_are_one_line() -> None:
 @pytest.mark.parametrize(
     ("error", "told"),
     [
-        (OSError(errno.ENOSPC, "No space left on device"), "can't write: No space left on device; "),
+        (OSError(errno.ENOSPC, "No space left on device"), f"can't write {UNNAMED}: No space left on device; "),
         (OSError(errno.EDQUOT, "Quota exceeded", "/s/a.txt"), "can't write '/s/a.txt': Quota exceeded; "),
-        (SafetensorError("No space left on device (os error 28)"), "can't write: No space left on device (Safetensor"),
+        (
+            SafetensorError("No space left on device (os error 28)"),
+            f"can't write {UNNAMED}: No space left on device (Saf",
+        ),
     ],
     ids=["no file", "file", "no number"],
 )

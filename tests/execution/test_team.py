@@ -6,16 +6,22 @@ import os
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
-from runner.execution import events, process, runs
+from runner.context import Context
+from runner.execution import events, process, runs, team
 from runner.execution.alarm import CANCEL
 from runner.execution.order import JobFunction
+from runner.execution.share import Share
+from runner.execution.team import Seat
 from tests.execution import toys
 from tests.execution.helpers import applied, apply_one, planned, spec
 
 TWO = {"workers": 2}
+SHARE = Share(workers=1, cpus=1, threads=1, gpus=0, memory_gb=0, accelerator=None)
 LOOPBACK = ("0100007F:", "00000000000000000000000001000000:", "0000000000000000FFFF00000100007F:")
 
 
@@ -47,6 +53,25 @@ def test_a_team_meets_and_only_the_first_is_heard(tmp_path: Path) -> None:
     assert [e["value"] for e in stream if e["type"] == "metric"] == [0]
     assert [e["done"] for e in stream if e["type"] == "progress"] == [1]
     assert not list(folder.glob("team-*"))
+
+
+def test_an_answer_goes_where_its_space_was_taken_before(tmp_path: Path) -> None:
+    """So that a process which finds the disk full can say so."""
+    seat = Seat(work=len, given={}, folder=tmp_path, room=tmp_path, share=SHARE, timeout_s=1)
+    seat.reserve(0)
+    taken = (tmp_path / "0.new").stat()
+    assert taken.st_blocks * 512 >= taken.st_size == 1 << 14
+    seat.leave(0, "done")
+    assert (tmp_path / "0").stat().st_ino == taken.st_ino
+    assert team.answer(seat, died="") == "done"
+
+
+def test_the_room_of_an_attempt_that_was_killed_goes_with_the_next(tmp_path: Path) -> None:
+    (tmp_path / "team-killed").mkdir()
+    context = cast(Context, SimpleNamespace(checkpoints=tmp_path / "checkpoints"))
+    with team.seats(len, context, share=SHARE, timeout_s=1) as seat:
+        assert list(tmp_path.glob("team-*")) == [seat.room]
+    assert not list(tmp_path.glob("team-*"))
 
 
 @pytest.mark.slow

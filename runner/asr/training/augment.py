@@ -38,14 +38,19 @@ class Draws:
         return np.where(self.hush, lengths, played + behind + self.pauses.sum(axis=1))
 
 
-def draw(count: int, wanted: Augmentation, *, seed: int, epoch: int, rate: int) -> Draws:
-    """The changes to ``count`` clips in ``epoch``; ``rate`` in Hz."""
-    random = np.random.default_rng((seed, epoch, EPOCH))
+def draw(lengths: Lengths, wanted: Augmentation, *, seed: int, epoch: int, rate: int, most: int) -> Draws:
+    """The changes to clips of ``lengths`` samples in ``epoch``; ``rate`` in Hz; joined they have ``most`` samples."""
+    count, random = len(lengths), np.random.default_rng((seed, epoch, EPOCH))
     snr = None if wanted.noise_snr_db is None else random.uniform(*wanted.noise_snr_db, size=count)
     speed = random.uniform(1 - wanted.speed, 1 + wanted.speed, size=count) if wanted.speed else None
     partners = random.integers(count, size=(count, wanted.join - 1))
     joined = random.integers(wanted.join, size=count)  # further clips
     partners[np.arange(wanted.join - 1) >= joined[:, None]] = -1
+    heard = lengths.copy()
+    for column in partners.T:  # no clip is joined that would not fit into a batch
+        more = np.where(column >= 0, lengths[column], 0)
+        column[heard + more > most] = -1
+        heard += np.where(column >= 0, more, 0)
     pauses = random.uniform(-1, 1, size=(count, wanted.join + 1)).clip(0)  # half of the joints have no pause
     pauses[:, 1:-1] *= partners >= 0
     return Draws(

@@ -60,7 +60,8 @@ class Schedule:
             for old in [one for one in self._draws if one < epoch - 1]:
                 del self._draws[old]
             wanted, seed = self.recipe.augmentation, self.recipe.seed
-            self._draws[epoch] = augment.draw(len(self.lengths), wanted, seed=seed, epoch=epoch, rate=self.rate)
+            most = round(self.recipe.seconds * self.rate)
+            self._draws[epoch] = augment.draw(self.lengths, wanted, seed=seed, epoch=epoch, rate=self.rate, most=most)
         return self._draws[epoch]
 
 

@@ -149,6 +149,7 @@ def _set(config: Any, masks: Masks, dropouts: Dropouts) -> None:
     config.ctc_zero_infinity = True
     config.apply_spec_augment = masks.time > 0 or masks.feature > 0
     if config.apply_spec_augment:
+        config.mask_time_min_masks = 0  # transformers' 2 would hide a third of a clip of one second, whatever the share
         config.mask_time_prob, config.mask_time_length = masks.time, masks.time_frames
         config.mask_feature_prob = masks.feature
         config.mask_feature_length = min(masks.feature_width, config.hidden_size)

@@ -13,10 +13,11 @@ RATE = 16000
 ALL = Augmentation(noise_snr_db=(10, 30), speed=0.1, pause_s=0.3, join=3, silence=0.2)
 CLIPS = [np.sin(np.arange(4000 + 500 * n) * (0.02 + 0.01 * n)).astype(np.float32) for n in range(12)]
 LENGTHS = np.array([len(clip) for clip in CLIPS])
+MOST = 60 * RATE
 
 
 def heard(clip: int, wanted: Augmentation, *, epoch: int = 0, seed: int = 0) -> NDArray[np.float32]:
-    draws = augment.draw(len(CLIPS), wanted, seed=seed, epoch=epoch, rate=RATE)
+    draws = augment.draw(LENGTHS, wanted, seed=seed, epoch=epoch, rate=RATE, most=MOST)
     return augment.sound(clip, draws, read=CLIPS.__getitem__, seed=seed, epoch=epoch)
 
 
@@ -37,7 +38,7 @@ def test_nothing_wanted_changes_nothing() -> None:
 
 def test_the_planned_lengths_are_those_that_are_heard() -> None:
     for epoch in range(5):
-        planned = augment.draw(len(CLIPS), ALL, seed=0, epoch=epoch, rate=RATE).lengths(LENGTHS)
+        planned = augment.draw(LENGTHS, ALL, seed=0, epoch=epoch, rate=RATE, most=MOST).lengths(LENGTHS)
         found = [len(heard(clip, ALL, epoch=epoch)) for clip in range(12)]
         assert np.abs(planned - found).max() <= 3  # the resampler rounds each part in its own way
 
@@ -56,7 +57,7 @@ def test_digital_silence_stays_silent() -> None:
 
 
 def test_speed_shortens_and_lengthens_and_moves_the_pitch() -> None:
-    factors = augment.draw(1000, Augmentation(speed=0.1), seed=0, epoch=0, rate=RATE).speed
+    factors = augment.draw(np.full(1000, RATE), Augmentation(speed=0.1), seed=0, epoch=0, rate=RATE, most=MOST).speed
     assert factors is not None
     assert 0.9 <= factors.min() < 0.92
     assert 1.08 < factors.max() <= 1.1
@@ -68,7 +69,7 @@ def test_speed_shortens_and_lengthens_and_moves_the_pitch() -> None:
 
 
 def test_joined_clips_come_with_their_partners_and_pauses() -> None:
-    draws = augment.draw(12, Augmentation(join=4, pause_s=0.1), seed=5, epoch=0, rate=RATE)
+    draws = augment.draw(LENGTHS, Augmentation(join=4, pause_s=0.1), seed=5, epoch=0, rate=RATE, most=MOST)
     counts = {len(draws.parts(clip)) for clip in range(12)}
     assert counts == {1, 2, 3, 4}
     for clip in range(12):
@@ -77,6 +78,15 @@ def test_joined_clips_come_with_their_partners_and_pauses() -> None:
         assert not made[:at].any()
         assert np.array_equal(made[at : at + len(CLIPS[clip])], CLIPS[clip])
         assert len(made) == draws.lengths(LENGTHS)[clip]
+
+
+def test_no_clip_is_joined_that_a_batch_has_no_room_for() -> None:
+    long = np.array([20, 5, 20, 10] * 50) * RATE
+    draws = augment.draw(long, Augmentation(join=4), seed=0, epoch=0, rate=RATE, most=45 * RATE)
+    sums = [sum(long[part] for part in draws.parts(clip)) for clip in range(len(long))]
+    assert 40 * RATE <= max(sums) <= 45 * RATE
+    free = augment.draw(long, Augmentation(join=4), seed=0, epoch=0, rate=RATE, most=MOST * 2)
+    assert max(sum(long[part] for part in free.parts(clip)) for clip in range(len(long))) > 45 * RATE
 
 
 def test_hushed_clips_are_faint_noise() -> None:

@@ -87,6 +87,7 @@ def test_recomputed_activations_change_no_bit(tmp_path: Path, data: tuple[Corpus
     plain, saved = small.begin(masks=MASKS), small.begin(masks=MASKS)
     small.fit(tmp_path / "a", plain, *data, steps=4)
     small.fit(tmp_path / "b", saved, *data, steps=4, checkpointing=True)
+    assert (plain.model.is_gradient_checkpointing, saved.model.is_gradient_checkpointing) == (False, True)
     assert same(weights(plain.model), weights(saved.model))
 
 
@@ -168,3 +169,22 @@ def test_the_rate_rises_holds_and_falls() -> None:
     assert [cosine.share_at(step, steps=4) for step in (0, 2, 4)] == pytest.approx([1.0, 0.5, 0.0])
     flat = Rate(highest=1.0, warmup=0.0, hold=1.0, decay="linear", floor=0.0)
     assert flat.share_at(100, steps=100) == 1.0
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"clip_norm": 1e-3},
+        {"weight_decay": 1.0},
+        {"betas": (0.5, 0.5)},
+        {"rate": Rate(highest=1e-2, warmup=0.0, hold=1.0, decay="linear", floor=0.0)},
+    ],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_the_optimiser_is_told_of_its_settings(
+    tmp_path: Path, data: tuple[Corpus, Corpus], changed: dict[str, Any]
+) -> None:
+    plain, other = small.begin(), small.begin()
+    small.fit(tmp_path / "a", plain, *data, steps=3)
+    small.fit(tmp_path / "b", other, *data, steps=3, **changed)
+    assert not same(weights(plain.model), weights(other.model))

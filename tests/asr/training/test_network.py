@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCTC, AutoProcessor
+from transformers.models.wav2vec2.modeling_wav2vec2 import _compute_mask_indices
 
 from runner.asr import alphabet
 from runner.asr.acoustic import Acoustic
@@ -114,6 +115,15 @@ def test_masks_hide_something_while_training_only(masks: Masks) -> None:
         wanted = network.heard(plain.train(), batch).logits
         assert not torch.allclose(network.heard(masked.train(), batch).logits, wanted, atol=1e-3)
         assert torch.equal(network.heard(masked.eval(), batch).logits, wanted)
+
+
+@pytest.mark.parametrize("seconds", [1, 5])
+def test_masks_hide_the_share_asked_for_of_short_clips_too(seconds: int) -> None:
+    config = small.begin(masks=Masks(time=0.05, time_frames=10)).model.config
+    np.random.seed(0)  # transformers draws from it
+    share, length, least = config.mask_time_prob, config.mask_time_length, config.mask_time_min_masks
+    hidden = [_compute_mask_indices((1, 50 * seconds), share, length, min_masks=least).mean() for _ in range(1000)]
+    assert np.mean(hidden) == pytest.approx(0.05, abs=0.01)
 
 
 def test_a_text_that_does_not_fit_costs_nothing() -> None:
@@ -231,3 +241,10 @@ def test_a_spelling_is_what_it_was(tmp_path: Path) -> None:
     learner = small.begin(source(tiny.ctc(tmp_path / "base", "wav2vec2")))
     assert isinstance(learner.was, Spelling)
     assert learner.comparable
+
+
+def test_dropouts_are_those_asked_for() -> None:
+    asked = network.Dropouts(values=0.3, layers=0.2)
+    config = network.made(small.ARCHITECTURE, vocabulary=8, masks=Masks(), dropouts=asked).config
+    names = ("attention", "hidden", "activation", "feat_proj", "final")
+    assert ({getattr(config, f"{name}_dropout") for name in names}, config.layerdrop) == ({0.3}, 0.2)
