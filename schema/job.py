@@ -16,6 +16,7 @@ class Job(Block):
     """One spec: one YAML document of one kind."""
 
     tasks: ClassVar[tuple[str, ...]] = ()  # what its model must be able to do; families of the registry name theirs
+    begins: ClassVar[bool] = False  # whether it also takes a model that was only pretrained: no head, or no vocabulary
     code_version: ClassVar[int] = 1  # part of the fingerprint; raised when the same spec would give other files
 
     apiVersion: Annotated[Literal["runner/v1"], NEUTRAL] = "runner/v1"  # noqa: N815 (the name users know from Kubernetes)

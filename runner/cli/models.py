@@ -15,7 +15,7 @@ from runner.registry.resolve import resolve
 from runner.report.text import value
 from runner.schema import reference
 from runner.schema.errors import UsageError
-from runner.schema.kinds import kinds_for
+from runner.schema.kinds import job_class, kinds_for
 from runner.schema.words import size
 from runner.store.local import open_store
 
@@ -92,6 +92,7 @@ def _family_lines(family: Family) -> list[str]:
 
 
 def _resolved(model: Resolved) -> dict[str, Any]:
+    kinds = [kind for kind in kinds_for(model.family.task) if not model.lack or job_class(kind).begins]
     return {
         "family": model.family.name,
         "model_type": model.model_type,
@@ -102,11 +103,12 @@ def _resolved(model: Resolved) -> dict[str, Any]:
         "weights": model.weights,
         "facts": model.facts,
         "files": [{"path": path, "size": count} for path, count in model.files],
-        "kinds": list(kinds_for(model.family.task)),
+        "lack": model.lack,
+        "kinds": kinds,
         "languages": model.family.languages,
         "limits": list(model.family.limits),
         "patches": [],  # kernels that would be put in: none exist for these families
-        "forecast": {"estimate": True, **{kind: estimate((), (model,)) for kind in kinds_for(model.family.task)}},
+        "forecast": {"estimate": True, **{kind: estimate((), (model,)) for kind in kinds}},
         "actions": _actions(model),
     }
 
@@ -130,7 +132,11 @@ def _model_lines(facts: dict[str, Any]) -> list[str]:
     found = facts["facts"]
     forecast = facts["forecast"]
     rows = [
-        ("family", f"{facts['family']} (model_type {facts['model_type']}), for {', '.join(facts['kinds'])}"),
+        (
+            "family",
+            f"{facts['family']} (model_type {facts['model_type']}), for {', '.join(facts['kinds']) or 'no kind'}",
+        ),
+        *((("lacks", facts["lack"]),) if facts["lack"] else ()),
         ("source", facts["ref"] + (f", in {facts['path']}" if facts["path"] else ", not downloaded")),
         ("weights", f"{facts['weights']}, {size(found['weights_bytes'])}, {' '.join(found['dtypes'])}".rstrip(", ")),
         ("parameters", f"{found['parameters']:,} ({found['parameters_from']})"),

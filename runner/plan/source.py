@@ -130,6 +130,8 @@ class Source:
                 f"{entry.ref!r} is of family {family.name}, a {family.task} model; "
                 f"{self.kind} takes {', '.join(needed)}"
             )
+        if model.lack and not job_class(self.kind).begins:
+            raise PlanError(f"model {entry.ref!r} cannot transcribe: {model.lack}")
         if reason := self.loaded.spec.unfit(model.facts):
             raise PlanError(f"{entry.ref!r}: {reason}")
         return entry, model

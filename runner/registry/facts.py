@@ -15,7 +15,8 @@ def facts(family: Family, *, config: Fields, processor: Fields, weights: Weights
     """What is known about a model, JSON types only. ``processor`` is its feature extractor's settings, {} if missing.
 
     Keys: parameters, parameters_from, weights_bytes, dtypes, vocab_size, blank_id (ctc), hidden, layers, sample_rate
-    (Hz), stride_samples, stride_ms, receptive_samples, mask, feat_extract_norm, do_normalize (waveforms), normalise.
+    (Hz), stride_samples, stride_ms, receptive_samples, mask, feat_extract_norm, do_normalize (waveforms), normalise;
+    and lacks, {what: in words}, of a model that was only pretrained.
     """
     found: Fields = {"weights_bytes": weights.size, **_parameters(config, weights)}
     found |= {fact: lookup(config, key, family) for fact, key in family.keys.items()}
@@ -105,11 +106,9 @@ def _check_head(family: Family, *, config: Fields, found: Fields, weights: Weigh
     by_name = not listed or any(a in family.architectures for a in listed)
     if (weights.tensors and not heads) or (not weights.tensors and not by_name):
         was = f" (it is a {listed[0]})" if listed and not by_name else ""
-        need = f"{family.architectures[0]} with {' or '.join(family.head)}"
-        raise PlanError(
-            f"model {name!r} cannot transcribe: it has no {_HEADS[family.task]}{was}; "
-            f"give a checkpoint of {need}, or fine-tune this one"
-        )
+        found["lacks"] = {"head": f"no {_HEADS[family.task]}{was}"}
+        found |= dict.fromkeys(found.keys() & {"vocab_size", "blank_id"})  # config.json has them from nowhere
+        return
     rows = heads[0].shape[0] if heads and heads[0].shape else found["vocab_size"]
     if found["vocab_size"] not in {rows, None}:
         said = f"its head has {rows} rows but config.json says vocab_size {found['vocab_size']!r}"

@@ -65,3 +65,15 @@ class Resolved:
     facts: dict[str, Any]  # params, vocab_size, hidden, layers, stride_ms, sample_rate, weights_bytes ...
     weights: Literal["safetensors", "pickle", "onnx"]
     files: tuple[tuple[str, int], ...]  # (path, bytes) of the files that would be read
+
+    @property
+    def lack(self) -> str | None:
+        """What keeps it from giving texts, and what to do about it; None for a model that can."""
+        lacks: Mapping[str, str] = self.facts.get("lacks", {})
+        if not lacks:
+            return None
+        head = f"give a checkpoint of {self.family.architectures[0]} with {' or '.join(self.family.head)}"
+        hint = head if "head" in lacks else "save its processor beside it"
+        if self.family.task == "ctc":
+            hint += ", or fine-tune this one (asr-finetune with vocabulary: {source: build})"
+        return f"it has {' and '.join(lacks.values())}; {hint}"

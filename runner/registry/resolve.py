@@ -63,12 +63,10 @@ def resolve(
     _check_hidden(config, source=source)
     _check_remote_code(configs, source=source, revision=revision, trusted=trust_remote_code)
     family = recognise(config, name=id)
-    if not source.files.keys() & VOCABULARIES:
-        raise PlanError(
-            f"model {id!r} has no vocabulary ({' or '.join(sorted(VOCABULARIES))}); save its processor beside it"
-        )
     weights = weights_of.find(source, allow_pickle=allow_pickle)
     found = facts(family, config=config, processor=_processor(configs), weights=weights, name=id)
+    if not source.files.keys() & VOCABULARIES:
+        found.setdefault("lacks", {})["vocabulary"] = f"no vocabulary ({' or '.join(sorted(VOCABULARIES))})"
     files = {*SIDE_FILES, *weights.files} | (_code(source) if trust_remote_code else set())
     if family.structure or adapter:
         found |= _adapter(family, source, adapter, allow_pickle=allow_pickle)

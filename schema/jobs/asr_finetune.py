@@ -289,13 +289,15 @@ class AsrFinetune(Job):
     """Train a CTC model on recordings and their texts."""
 
     tasks = ("ctc",)
+    begins = True
     code_version = 2
 
     kind: Annotated[Literal["asr-finetune"], RESULT]
     """What this spec is."""
 
     model: Annotated[Model | None, BLOCK, Field(examples=["./model"])] = None
-    """The model to start from; exactly one of `model` and `architecture.type`."""
+    """The model to start from; exactly one of `model` and `architecture.type`. It may be one that was only pretrained
+    (`facebook/wav2vec2-xls-r-300m`): it has no characters yet, so set `vocabulary: {source: build}`."""
 
     architecture: Annotated[Architecture, BLOCK] = Architecture()
     """A model to train from random weights."""
@@ -354,7 +356,14 @@ class AsrFinetune(Job):
         return self
 
     def unfit(self, facts: Mapping[str, Any]) -> str | None:
-        """That its weights are integers or a graph. fp16 and bf16 are numbers as any: training begins with them."""
+        """That its weights are integers or a graph (fp16 and bf16 are numbers as any: training begins with them), or
+        that it was only pretrained and has no characters to keep."""
         if facts.get("format", "transformers") != "transformers":
             return f"is a variant of asr-quantize ({facts['variant']}): train the model that it was made from"
+        lacks: Mapping[str, str] = facts.get("lacks", {})
+        if lacks and self.vocabulary.source in {None, "keep"}:
+            return (
+                f"has {' and '.join(lacks.values())}, so vocabulary.source keep, the default, has nothing to keep: set "
+                "vocabulary: {source: build} to learn the characters of the training texts"
+            )
         return None

@@ -53,6 +53,21 @@ def test_a_folder_is_resolved(here: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "(estimate)" in out
 
 
+def test_a_base_without_a_head_is_told_what_it_lacks(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = {**models.WAV2VEC2, "architectures": ["Wav2Vec2ForPreTraining"]}
+    files = models.files(config, {"wav2vec2.encoder.layers.0.weight": ("F32", (8, 8))})
+    models.write(here / "base", {name: one for name, one in files.items() if name != "vocab.json"})
+    found = asked(capsys, "resolve", "./base")
+    assert found["lack"].startswith("it has no CTC head (it is a Wav2Vec2ForPreTraining) and no vocabulary (")
+    assert set(found["facts"]["lacks"]) == {"head", "vocabulary"}
+    assert found["kinds"] == list(found["forecast"])[1:] == ["asr-finetune"]
+    assert main(["models", "resolve", "./base"]) == 0
+    out = capsys.readouterr().out
+    assert "wav2vec2 (model_type wav2vec2), for asr-finetune\n" in out
+    assert f"lacks                {found['lack']}\n" in out
+    assert asked(capsys, "resolve", "./model")["lack"] is None
+
+
 def test_a_hub_id_is_resolved_without_downloading_it(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,6 +31,14 @@ def refusal(tmp_path: Path, id: str = "./model", **options: Any) -> str:  # noqa
     return str(error.value)
 
 
+def lack(tmp_path: Path, **options: Any) -> str:
+    """What a model that can be resolved still lacks."""
+    found = resolve("./model", folder=tmp_path, **options).lack
+    assert found is not None
+    assert "\n" not in found
+    return found
+
+
 def test_a_folder_and_its_facts(tmp_path: Path) -> None:
     model(tmp_path)
     found = resolve("./model", folder=tmp_path)
@@ -107,11 +115,18 @@ def test_a_checkpoint_without_a_head_says_so(tmp_path: Path) -> None:
     model(tmp_path, architectures=["Wav2Vec2ForPreTraining"])
     tensors = {"wav2vec2.encoder.layers.0.weight": ("F32", (8, 8))}
     (tmp_path / "model" / "model.safetensors").write_bytes(models.safetensors(tensors))
-    expected = "it has no CTC head (it is a Wav2Vec2ForPreTraining); give a checkpoint of Wav2Vec2ForCTC"
-    assert expected in refusal(tmp_path)
-    model(tmp_path, architectures=None)
+    found = resolve("./model", folder=tmp_path)
+    assert found.lack == (
+        "it has no CTC head (it is a Wav2Vec2ForPreTraining); give a checkpoint of Wav2Vec2ForCTC with lm_head.weight, "
+        "or fine-tune this one (asr-finetune with vocabulary: {source: build})"
+    )
+    assert (found.facts["vocab_size"], found.facts["blank_id"], found.facts["hidden"]) == (None, None, 8)
+    model(tmp_path, architectures=None, pad_token_id=99)
     (tmp_path / "model" / "model.safetensors").write_bytes(models.safetensors(tensors))
-    assert "it has no CTC head; give" in refusal(tmp_path)
+    assert "it has no CTC head; give" in lack(tmp_path)
+    (tmp_path / "model" / "vocab.json").unlink()
+    both = "it has no CTC head and no vocabulary (tokenizer.json or vocab.json); give a checkpoint of Wav2Vec2ForCTC"
+    assert both in lack(tmp_path)
 
 
 def test_a_head_that_does_not_fit_the_config(tmp_path: Path) -> None:
@@ -147,7 +162,7 @@ def test_safetensors_come_before_pickle(tmp_path: Path) -> None:
 def test_a_pickle_without_a_head_is_known_by_its_architecture(tmp_path: Path) -> None:
     folder = model(tmp_path, drop=("model.safetensors",), architectures=["Wav2Vec2Model"])
     (folder / "pytorch_model.bin").write_bytes(b"\x80" * 4000)
-    assert "(it is a Wav2Vec2Model)" in refusal(tmp_path, allow_pickle=True)
+    assert "(it is a Wav2Vec2Model)" in lack(tmp_path, allow_pickle=True)
 
 
 def test_weights_in_other_formats_are_named(tmp_path: Path) -> None:
@@ -232,7 +247,8 @@ def test_an_adapter_beside_the_weights_is_refused(tmp_path: Path) -> None:
 
 def test_no_vocabulary(tmp_path: Path) -> None:
     model(tmp_path, drop=("vocab.json",))
-    assert "has no vocabulary (tokenizer.json or vocab.json)" in refusal(tmp_path)
+    said = "it has no vocabulary (tokenizer.json or vocab.json); save its processor beside it, or fine-tune this one"
+    assert said in lack(tmp_path)
 
 
 def test_mms_and_its_adapters(tmp_path: Path) -> None:
