@@ -59,6 +59,11 @@ def load(folder: str | Path, *, vocab_size: int, blank: int | None, language: st
     raise _invalid(f"{root} has no vocab.json and no tokenizer.json: a CTC model needs one of them to give text")
 
 
+def exists(folder: str | Path) -> bool:
+    """Whether the model in ``folder`` has files that ``load`` reads; one that was only pretrained has none."""
+    return any((Path(folder) / name).is_file() for name in ("vocab.json", "tokenizer.json"))
+
+
 def _characters(
     root: Path, settings: Mapping[str, Any], *, vocab_size: int, blank: int | None, language: str | None
 ) -> Alphabet:

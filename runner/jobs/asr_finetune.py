@@ -87,7 +87,7 @@ def _train(spec: AsrFinetune, ctx: Context) -> Result:
         tables=(*outcome.tables(validation, done, before=before, after=after), report.table()),
         plots=(*outcome.plots(done.history), *report.plots()),
         timings={"training": trained_s},
-        notes=outcome.notes(done),
+        notes=outcome.notes(learner, done),
     )
 
 
@@ -163,7 +163,7 @@ def _wanted(spec: AsrFinetune, data: Corpus) -> Callable[[Spelling | None], Spel
             return spelling.built([spec.vocabulary.characters or ""], why="vocabulary.characters")
         if was is None:
             raise JobError(
-                "the model has no trained head, so no vocabulary to keep: set vocabulary.source to build or given",
+                "the model has no trained head with a vocabulary to keep: set vocabulary.source to build or given",
                 failure="ModelInvalid",
             )
         return was

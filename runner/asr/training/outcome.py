@@ -79,12 +79,22 @@ def processes(run: Run) -> list[int]:
     return [number for number, _ in groupby(row.get("processes", 1) for row in run.history)]
 
 
-def notes(run: Run) -> tuple[str, ...]:
+def notes(learner: Learner, run: Run) -> tuple[str, ...]:
     """What a reader must know."""
     found = [
         f"the model is the best of {len(run.history)} measurements on these validation clips, that of step "
         f"{run.best}: on others expect a little more errors"
     ]
+    if learner.base is not None and learner.was is None:
+        found.append(
+            "the model that training began with had no trained head with a vocabulary: it wrote nothing that could be "
+            "measured before"
+        )
+    elif learner.base is not None and not learner.comparable:
+        found.append(
+            "the model that training began with writes other characters, so its errors were not measured: for them, "
+            "transcribe the validation table with it (asr-transcribe)"
+        )
     if run.stopped_early:
         found.append(f"stopped after {run.steps} of {run.planned} steps: no measurement was better for a while")
     if run.history[-1]["blank_ratio"] >= BLANKS:

@@ -40,7 +40,7 @@ class Learner:
     name: str  # what the model calls its input
     mask: bool  # whether padding can be masked for it
     base: Source | None  # None: made here
-    was: Spelling | None  # that of a base with a trained head
+    was: Spelling | None  # that of a base with a trained head and a vocabulary
 
     @property
     def comparable(self) -> bool:
@@ -81,7 +81,7 @@ def begin(
         model = network.made(start, vocabulary=len(new.alphabet.texts), masks=masks, dropouts=dropouts)
     else:
         model, trained = network.loaded(start, masks=masks, dropouts=dropouts)
-        was = _spelling(model, start) if trained else None
+        was = _spelling(model, start) if trained and alphabet.exists(start.folder) else None
         new = wanted(was)
         if new is not was:
             rows = spelling.shared(was, new) if was is not None else {}
