@@ -34,7 +34,7 @@ CLASSES: Mapping[str, tuple[Severity, str]] = {
     "unwritable": ("warning", "characters that the model cannot write: their words are always counted as wrong"),
     "leaked_audio": ("error", "the same sound is in the training data: error rates say nothing"),
     "leaked_text": ("error", f"the same text, of {LEAK_WORDS} words or more, is in the training data"),
-    "leaked_speaker": ("warning", "speakers who are in the training data: error rates do not hold for others"),
+    "leaked_speaker": ("error", "speakers who are in the training data: error rates do not hold for others"),
     "duplicate_audio": ("warning", "the same sound as an earlier recording"),
     "clipped": ("warning", "cut off at full scale: recorded too loud"),
     "sample_rate": ("warning", "a lower sample rate than the model hears: high frequencies are missing"),

@@ -103,6 +103,7 @@ class Lint(Block):
                 "outside_vocabulary",
                 "leaked_audio",
                 "leaked_text",
+                "leaked_speaker",
             ]
         ],
         RESULT,

@@ -207,8 +207,21 @@ def test_validation_data_that_was_learned(tmp_path: Path) -> None:
     assert by_name["duplicate_audio"].examples == ("c.wav: as a.wav",)
     assert report.failure() == (
         "the data would not train well: leaked_audio in validation: 1 recording, e.g. d.flac: as a.wav; "
-        "leaked_text in validation: 1 recording, e.g. e.wav: 'o cão comeu', as a.wav"
+        "leaked_text in validation: 1 recording, e.g. e.wav: 'o cão comeu', as a.wav; "
+        "leaked_speaker in validation: 1 speaker, e.g. speaker ana: 2 of validation, 1 of train"
     )
+
+
+@pytest.mark.parametrize("column", ["speaker", "speaker_id", "client_id", "voice"])
+def test_every_column_that_names_a_speaker_counts(tmp_path: Path, column: str) -> None:
+    tables = [
+        [Said(name=name, text="sim", samples=speech(seed), groups={column: "ana"})]
+        for seed, name in enumerate(("a.wav", "b.wav"))
+    ]
+    train, validation = (rows(tmp_path, table) for table in tables)
+    assert named(check(train, validation)) == {("leaked_speaker", "validation"): 1}
+    allowed = check(train, validation, allow=["leaked_speaker"])
+    assert (named(allowed), allowed.failure()) == ({("leaked_speaker", "validation"): 1}, None)
 
 
 def test_the_same_row_twice_is_a_duplicate_and_stretches_of_one_file_are_not(tmp_path: Path) -> None:

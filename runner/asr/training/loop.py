@@ -44,6 +44,8 @@ from runner.schema.errors import JobError
 WEIGHTS = "weights.safetensors"
 RANDOM = "rng_state*.pth"  # one for each process that wrote a checkpoint
 STATE = "trainer_state.json"
+# of fp16 gradients in a row: the scaler skips such a step and halves its scale, which is 1 after 16 (from 65,536)
+OVERFLOWS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,6 +217,7 @@ class CtcTrainer(Trainer):  # type: ignore[misc]  # transformers is not typed
         self._spelling = spelling
         self._checkpoints = checkpoints
         self._norm = 0.0  # of the last gradient that was finite
+        self._overflows = 0  # in a row
         super().__init__(model, args, data_collator=_no_collator, callbacks=[pace])
         self.remove_callback(PrinterCallback)
 
@@ -260,8 +263,10 @@ class CtcTrainer(Trainer):  # type: ignore[misc]  # transformers is not typed
     def _clip_grad_norm(self, model: Any) -> Any:
         norm = super()._clip_grad_norm(model)
         if math.isfinite(float(norm)):
-            self._norm = float(norm)
-        elif not self.args.fp16:  # there one overflows now and then: the scaler skips that step
+            self._norm, self._overflows = float(norm), 0
+            return norm
+        self._overflows += 1
+        if not self.args.fp16 or self._overflows > OVERFLOWS:
             raise _not_finite("gradient", float(norm), step=self.state.global_step + 1)
         return norm
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from runner.asr.training import loop
 from runner.asr.training.corpus import Corpus
 from runner.asr.training.recipe import Augmentation, Lora, Masks, Rate
 from runner.schema.errors import JobError
@@ -121,6 +124,18 @@ def test_a_loss_that_is_no_number_stops_the_run_with_its_class(tmp_path: Path, d
     with pytest.raises(JobError, match=r"the loss became nan at step 1: lower train.learning_rate") as caught:
         small.fit(tmp_path, learner, *data)
     assert caught.value.failure == "NaN"
+
+
+def test_fp16_may_overflow_now_and_then_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The norms are made up: a CPU has no scaler."""
+    norms = [math.inf] * loop.OVERFLOWS + [1.0] + [math.inf] * (loop.OVERFLOWS + 1)
+    monkeypatch.setattr(loop.Trainer, "_clip_grad_norm", lambda *_: norms.pop(0))
+    trainer = loop.CtcTrainer.__new__(loop.CtcTrainer)
+    vars(trainer).update(_norm=0.0, _overflows=0, args=SimpleNamespace(fp16=True), state=SimpleNamespace(global_step=6))
+    for _ in range(2 * loop.OVERFLOWS + 1):
+        trainer._clip_grad_norm(None)
+    with pytest.raises(JobError, match="the gradient became inf at step 7"):
+        trainer._clip_grad_norm(None)
 
 
 def test_a_gradient_that_is_no_number_stops_the_run(tmp_path: Path, data: tuple[Corpus, Corpus]) -> None:
