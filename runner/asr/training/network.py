@@ -216,7 +216,7 @@ def add_lora(model: Any, wanted: Lora) -> LoraModel:
     return tuner
 
 
-def save(model: Any, folder: Path, *, base: Path | None) -> None:
+def save(model: Any, folder: Path, *, base: Source | None) -> None:
     """Weights and configuration as safetensors, and the processor of ``base``, or that of models made here."""
     folder.mkdir(parents=True)
     model.save_pretrained(folder)
@@ -224,14 +224,16 @@ def save(model: Any, folder: Path, *, base: Path | None) -> None:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     config.pop("_name_or_path", None)  # a folder of this machine
     write_json(folder / "config.json", dict(sorted(config.items())))
-    if base is None:
-        write_json(folder / "preprocessor_config.json", dict(PROCESSOR))
-    else:
-        copy(base, folder, PROCESSOR_FILES)
+    if base is not None and copy(Path(base.folder), folder, PROCESSOR_FILES):
+        return
+    heard = {} if base is None else {"do_normalize": base.normalise, "return_attention_mask": base.mask}
+    if base is None or base.waveform:
+        write_json(folder / "preprocessor_config.json", {**PROCESSOR, **heard})
 
 
-def copy(base: Path, folder: Path, names: Sequence[str]) -> None:
+def copy(base: Path, folder: Path, names: Sequence[str]) -> list[str]:
     """Those of ``names`` that are in ``base``."""
-    for name in names:
-        if (base / name).is_file():
-            shutil.copyfile(base / name, folder / name)
+    found = [name for name in names if (base / name).is_file()]
+    for name in found:
+        shutil.copyfile(base / name, folder / name)
+    return found

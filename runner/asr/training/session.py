@@ -148,7 +148,7 @@ def save(learner: Learner, folder: Path, *, masks: Masks) -> None:
     model, base = learner.model, learner.base
     if masks.time > 0:
         model.config.mask_time_length = masks.time_frames  # not what the last batch was short enough for
-    network.save(model, folder, base=None if base is None else Path(base.folder))
+    network.save(model, folder, base=base)
     if learner.spelling is learner.was and base is not None and base.adapter is None:
         network.copy(Path(base.folder), folder, network.TOKENIZER_FILES)
     else:

@@ -66,6 +66,16 @@ def test_the_encoder_is_the_files(tmp_path: Path, name: str, capfd: pytest.Captu
     assert [key for key in wanted if not torch.equal(found[key], wanted[key])] == []
 
 
+@pytest.mark.parametrize("normalise", [True, False])
+def test_a_base_without_a_processor_gets_that_which_it_was_heard_with(tmp_path: Path, normalise: bool) -> None:
+    saved(tmp_path / "base", "Wav2Vec2Model")
+    base = replace(source(tmp_path / "base"), normalise=normalise, mask=False)
+    model, _ = loaded(base)
+    network.save(model, tmp_path / "out", base=base)
+    found = transformers.AutoFeatureExtractor.from_pretrained(tmp_path / "out")
+    assert (found.do_normalize, found.return_attention_mask, found.sampling_rate) == (normalise, False, 16000)
+
+
 def test_a_pickle_loads_as_well(tmp_path: Path) -> None:
     """As many published ones are; read by torch's weights-only loading."""
     wanted = saved(tmp_path, "Wav2Vec2ForPreTraining").base_model.state_dict()
