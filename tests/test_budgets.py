@@ -12,11 +12,15 @@ import pytest
 
 from tests.e2e.helpers import ROOT, RUNNER, environment
 
+# What the budgets are meant for: a core on which this import costs 0.14 CPU-s. A shared machine has minutes in which all
+# costs twice that; then a budget is larger by as much as the import beside it
+REFERENCE, REFERENCE_S = [sys.executable, "-c", "import pydantic.main, yaml"], 0.14
 
-def cpu_seconds(words: list[str]) -> float:
-    """User and system time of one run of the verb."""
+
+def cpu_seconds(command: list[str]) -> float:
+    """User and system time of one run."""
     process = subprocess.Popen(
-        [*RUNNER, *words], cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)  # or Popen would wait for it again
@@ -32,8 +36,11 @@ def cpu_seconds(words: list[str]) -> float:
 def test_start_up(words: list[str], limit: float) -> None:
     best = math.inf
     for _ in range(20):
-        best = min(best, cpu_seconds(words))
+        slowness = max(1.0, cpu_seconds(REFERENCE) / REFERENCE_S)
+        best = min(best, cpu_seconds([*RUNNER, *words]) / slowness)
         if best <= limit:
             break
-    print(f"runner {words[0]}: {best:.3f} CPU-s (limit {limit}), Python {sys.version.split()[0]}")
+    print(
+        f"runner {words[0]}: {best:.3f} CPU-s (limit {limit}) on a core {slowness:.2f} times as slow as it is meant for"
+    )
     assert best <= limit
