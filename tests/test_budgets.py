@@ -12,8 +12,8 @@ import pytest
 
 from tests.e2e.helpers import ROOT, RUNNER, environment
 
-# What the budgets are meant for: a core on which this import costs 0.14 CPU-s. A shared machine has minutes in which all
-# costs twice that; then a budget is larger by as much as the import beside it
+# What the budgets are meant for: a core on which this import costs 0.14 CPU-s. On a shared machine there are minutes in
+# which all costs twice that; then a budget is larger by as much as the import beside it
 REFERENCE, REFERENCE_S = [sys.executable, "-c", "import pydantic.main, yaml"], 0.14
 
 
