@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "asr": {"schema", "context", "ranks", "kernels", "registry"},
     "kernels": set(),
     "jobs": {"schema", "context", "ranks", "registry", "asr", "report", "kernels"},
-    "execution": {"schema", "context", "plan", "registry", "store", "report", "ui"},
+    "execution": {"schema", "context", "ranks", "plan", "registry", "store", "report", "ui"},
     "cli": {"schema", "plan", "registry", "store", "execution", "report", "ui"},
 }
 # schema holds errors, the reader of manifests and the import by name, which all may use; domains never see a spec

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import distributed
 
+from runner import ranks
 from runner.context import Context
 from runner.execution import capture, events, limits, team
 from runner.execution.alarm import CANCEL
@@ -78,6 +79,7 @@ def _join(seat: Seat, place: Place) -> None:
         os.environ.update(GLOO_SOCKET_IFNAME=loopback, NCCL_SOCKET_IFNAME=loopback)
     if seat.share.gpus:
         torch.cuda.set_device(place.local_rank)
+    ranks.talk_in(seat.room)
     distributed.init_process_group(
         "nccl" if seat.share.gpus else "gloo",
         store=_opened(seat, place.host) if place.rank == 0 else _found(seat),
