@@ -1,0 +1,1 @@
+"""One file per kernel: formula and source, reference, Triton, public function."""
