@@ -36,7 +36,7 @@ class Setup:
     """All that a worker must know."""
 
     source: Source
-    task: Literal["ctc", "seq2seq"]
+    task: str  # of its family: "ctc" or "seq2seq"
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     device: str  # "cpu" or "cuda"
     threads: int

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from runner.registry.language import Language
+
 # of the wav2vec2 line, whose configs share their names and their defaults
 KEYS: Mapping[str, str] = {
     "vocab_size": "vocab_size",
@@ -36,10 +38,11 @@ class Family:
     model_types: tuple[str, ...]  # config.model_type values: the first way to recognise it
     architectures: tuple[str, ...]  # config.architectures that it can be used through
     name_pattern: str  # regex on the id, a hint only, used before a config is at hand
-    task: Literal["ctc", "seq2seq"]
-    features: Literal["waveform", "features"]  # raw samples, or features made by the processor
-    mask: Literal["always", "by_feat_extract_norm"]  # whether batches carry an attention mask; "group" norm never does
-    normalise: str  # in words, for `models resolve`
+    task: Literal["ctc", "seq2seq", "causal", "image-text", "encoder"]
+    features: Literal["waveform", "features", "tokens"]  # raw samples, features made by the processor, or token ids
+    mask: Literal["always", "by_feat_extract_norm"] = "always"  # whether batches carry one; "group" norm never does
+    normalise: str = ""  # of speech, in words, for `models resolve`
+    language: Language | None = None  # what only models of text have
     languages: str = ""  # e.g. "adapters by ISO 639-3 code"
     limits: tuple[str, ...] = ()  # what is known not to work
     head: tuple[str, ...] = ("lm_head.weight",)  # tensors, any of which shows that the weights can transcribe
@@ -49,6 +52,11 @@ class Family:
     frontend: Literal["conv", "mel"] = "conv"  # how samples become frames: learned convolutions, or a mel spectrogram
     subsampling: str | int = 1  # mel frames per model frame: a number, or the dotted config key that holds it
     receptive_frames: int = 1  # mel frames that one model frame sees before attention
+
+    @property
+    def adapters(self) -> bool:
+        """Whether an adapter for each language may lie beside its weights."""
+        return self.language is None and bool(self.structure)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +81,8 @@ class Resolved:
         if not lacks:
             return None
         head = f"give a checkpoint of {self.family.architectures[0]} with {' or '.join(self.family.head)}"
-        hint = head if "head" in lacks else "save its processor beside it"
+        kept = "processor" if self.family.language is None else "tokenizer"
+        hint = head if "head" in lacks else f"save its {kept} beside it"
         if self.family.task == "ctc":
             hint += ", or fine-tune this one (asr-finetune with vocabulary: {source: build})"
         return f"it has {' and '.join(lacks.values())}; {hint}"

@@ -32,6 +32,14 @@ def recognise(config: dict[str, Any], *, name: str) -> Family:
     return special[0] if special else next(f for f in of_type if not f.structure)
 
 
+def text_family(family: Family, config: dict[str, Any]) -> Family:
+    """The family of the text model inside ``config`` (``text_config``) where that is another, else ``family``."""
+    inside = config.get("text_config")
+    model_type = inside.get("model_type") if isinstance(inside, dict) else None
+    of_type = (f for f in families().values() if f.language and model_type in f.model_types and not f.structure)
+    return next(of_type, family)
+
+
 def guess(name: str) -> Family | None:
     """The family that the name looks like; a hint for people, never a decision."""
     return next((f for f in families().values() if re.search(f.name_pattern, name, re.IGNORECASE)), None)

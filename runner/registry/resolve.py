@@ -7,11 +7,11 @@ from os.path import isdir, isfile
 from pathlib import Path
 from typing import Any
 
-from runner.registry import hub
+from runner.registry import hub, language_facts
 from runner.registry import weights as weights_of
 from runner.registry.facts import facts
 from runner.registry.family import Family, Resolved
-from runner.registry.recognise import guess, recognise
+from runner.registry.recognise import guess, recognise, text_family
 from runner.registry.source import Folder, Source
 from runner.schema.errors import PlanError
 from runner.schema.model import COMMIT, is_folder
@@ -64,11 +64,18 @@ def resolve(
     _check_remote_code(configs, source=source, revision=revision, trusted=trust_remote_code)
     family = recognise(config, name=id)
     weights = weights_of.find(source, allow_pickle=allow_pickle)
-    found = facts(family, config=config, processor=_processor(configs), weights=weights, name=id)
-    if not source.files.keys() & VOCABULARIES:
-        found.setdefault("lacks", {})["vocabulary"] = f"no vocabulary ({' or '.join(sorted(VOCABULARIES))})"
     files = {*SIDE_FILES, *weights.files} | (_code(source) if trust_remote_code else set())
-    if family.structure or adapter:
+    vocabularies = VOCABULARIES
+    if family.language is None:
+        found = facts(family, config=config, processor=_processor(configs), weights=weights, name=id)
+    else:
+        text = text_family(family, config)
+        found = language_facts.facts(family, text, config=config, weights=weights, source=source, name=id)
+        vocabularies = language_facts.VOCABULARIES
+        files |= {*language_facts.SIDE_FILES}
+    if not source.files.keys() & vocabularies:
+        found.setdefault("lacks", {})["vocabulary"] = f"no vocabulary ({' or '.join(sorted(vocabularies))})"
+    if family.adapters or adapter:
         found |= _adapter(family, source, adapter, allow_pickle=allow_pickle)
         files |= set(found.get("adapter_files", ()))
     return Resolved(
@@ -185,7 +192,7 @@ def _code(source: Source) -> set[str]:
 
 
 def _adapter(family: Family, source: Source, language: str | None, *, allow_pickle: bool) -> Fields:
-    if not family.structure:
+    if not family.adapters:
         raise PlanError(
             f"model {source.name!r} is of family {family.name}, which has no adapters; leave model.adapter out"
         )

@@ -102,11 +102,11 @@ def test_no_folder_no_config_no_file(tmp_path: Path) -> None:
 
 def test_unknown_model_types_name_the_nearest(tmp_path: Path) -> None:
     model(tmp_path, model_type="wav2vec3")
-    assert "unknown model_type 'wav2vec3', the nearest family is 'wav2vec2'; families: data2vec-audio" in refusal(
+    assert "unknown model_type 'wav2vec3', the nearest family is 'wav2vec2'; families: bert, data2vec-audio" in refusal(
         tmp_path
     )
-    model(tmp_path, model_type="llama")
-    assert "unknown model_type 'llama'; families: " in refusal(tmp_path)
+    model(tmp_path, model_type="xlstm9")
+    assert "unknown model_type 'xlstm9'; families: bert, data2vec-audio, " in refusal(tmp_path)
     model(tmp_path, model_type=None)
     assert "config.json has no model_type" in refusal(tmp_path)
 
@@ -293,7 +293,35 @@ def test_the_folder_listing_is_the_registry() -> None:
         ("facebook/mms-1b-all", "mms"),
         ("nvidia/parakeet-ctc-1.1b", "parakeet-ctc"),
         ("openai/whisper-large-v3", "whisper"),
-        ("meta-llama/Llama-3.2-1B", None),
+        ("meta-llama/Llama-3.2-1B", "llama"),
+        ("meta-llama/Llama-3.2-11B-Vision", None),
+        ("mistralai/Mistral-7B-v0.3", "mistral"),
+        ("mistralai/Mixtral-8x7B-v0.1", "mixtral"),
+        ("Qwen/Qwen2.5-7B-Instruct", "qwen2"),
+        ("Qwen/Qwen2.5-VL-7B-Instruct", "qwen2-5-vl"),
+        ("Qwen/Qwen2-VL-7B-Instruct", "qwen2-vl"),
+        ("Qwen/Qwen3-8B", "qwen3"),
+        ("Qwen/Qwen3-30B-A3B", "qwen3-moe"),
+        ("google/gemma-7b", "gemma"),
+        ("google/gemma-2-9b-it", "gemma2"),
+        ("google/gemma-3-1b-it", "gemma3"),
+        ("google/gemma-3-27b-it", "gemma3-vision"),
+        ("microsoft/Phi-3.5-mini-instruct", "phi3"),
+        ("microsoft/phi-4", "phi3"),
+        ("deepseek-ai/DeepSeek-V2-Lite", "deepseek-v2"),
+        ("deepseek-ai/DeepSeek-V3", "deepseek-v3"),
+        ("deepseek-ai/DeepSeek-R1", "deepseek-v3"),
+        ("openai/gpt-oss-20b", "gpt-oss"),
+        ("ibm-granite/granite-3.3-8b-instruct", "granite"),
+        ("allenai/OLMo-2-1124-7B", "olmo2"),
+        ("HuggingFaceTB/SmolLM3-3B", "smollm3"),
+        ("llava-hf/llava-1.5-7b-hf", "llava"),
+        ("google-bert/bert-base-uncased", "bert"),
+        ("FacebookAI/roberta-base", "roberta"),
+        ("FacebookAI/xlm-roberta-large", "xlm-roberta"),
+        ("sentence-transformers/all-mpnet-base-v2", "mpnet"),
+        ("answerdotai/ModernBERT-base", "modernbert"),
+        ("someone/unknown-7b", None),
     ],
 )
 def test_names_hint_at_families(name: str, family: str | None) -> None:
