@@ -53,10 +53,10 @@ def use_triton(x: Tensor, with_triton: bool | None) -> bool:
     return with_triton
 
 
-def launch(kernel: Any, programs: tuple[int, ...], x: Tensor, *arguments: Any, **options: Any) -> None:
+def launch(kernel: Any, programs: tuple[int, ...], *arguments: Any, **options: Any) -> None:
     """Start `programs` of a kernel on the device of its first argument, which need not be the current one."""
-    with torch.cuda.device_of(x):
-        kernel[programs](x, *arguments, **options)
+    with torch.cuda.device_of(arguments[0]):
+        kernel[programs](*arguments, **options)
 
 
 def power_of_two(number: int) -> int:

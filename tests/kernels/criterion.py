@@ -82,6 +82,17 @@ def randn(*shape: int, dtype: torch.dtype, device: str) -> Tensor:
     return torch.randn(*shape, device=device).to(dtype)
 
 
+def packed_positions(lengths: list[int], device: str) -> Tensor:
+    """Positions of the tokens of documents one after the other; some may be empty."""
+    return torch.cat([torch.arange(length) for length in lengths]).to(device)
+
+
+def rotary_tables(positions: int, pairs: int, device: str) -> tuple[Tensor, Tensor]:
+    """Cosines and sines [P, C] of the usual angles."""
+    angles = torch.outer(torch.arange(positions), 10_000.0 ** (-torch.arange(pairs) / pairs)).to(device)
+    return angles.cos(), angles.sin()
+
+
 def _double(x: Tensor) -> Tensor:
     return x.double() if x.is_floating_point() else x
 
