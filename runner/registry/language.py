@@ -49,6 +49,7 @@ PATCHES: Mapping[str, Patch] = {
 }
 DECODER = ("attention", "rms_norm", "rope", "swiglu", "linear_cross_entropy", "lora_linear")
 GEGLU_DECODER = tuple("geglu" if name == "swiglu" else name for name in DECODER)
+QK_DECODER = tuple("qk_norm_rope" if name == "rope" else name for name in DECODER)  # both at once would clash
 ENCODER = ("attention", "layer_norm", "lora_linear")
 
 

@@ -27,7 +27,8 @@ COUNTED = ("bitsandbytes", "fp8", "mxfp4")  # quantised checkpoints whose parame
 
 def facts(weights: Weights, *, config: Fields, language: Language, layers: int, tied: bool, name: str) -> Fields:
     """Keys: parameters, parameters_from, weights_bytes, dtypes, quantised (the checkpoint's own method),
-    embedding_parameters (input and output), quantisable_parameters (matrices of the text's layers), vision_parameters,
+    embedding_parameters (input and output), quantisable (matrices of the text's layers, by name) and their parameters,
+    vision_parameters,
     lora_targets, lora_width (sum of inputs and outputs over them; None where the header does not say), has_head.
     """
     found: Fields = {
@@ -43,6 +44,7 @@ def facts(weights: Weights, *, config: Fields, language: Language, layers: int, 
             "parameters": count,
             "parameters_from": said,
             "embedding_parameters": 0,
+            "quantisable": [],
             "quantisable_parameters": 0,
             "vision_parameters": 0,
             "lora_targets": list(language.lora),
@@ -53,13 +55,17 @@ def facts(weights: Weights, *, config: Fields, language: Language, layers: int, 
     in_layers = [(name, tensor, count) for name, tensor, count in held if LAYER.search(name) and not of_images(name)]
     targets = [(name, tensor) for name, tensor, _ in in_layers if _target(name, language.lora)]
     packed = found["quantised"] == "bitsandbytes"
+    matrices = [
+        (_module(name), count)
+        for name, tensor, count in in_layers
+        if len(tensor.shape) > 1 and not name.endswith((*ROUTERS, "_bias"))
+    ]
     return found | {
         "parameters": sum(count for _, _, count in held),
         "parameters_from": "safetensors header",
         "embedding_parameters": sum(count for name, _, count in held if EMBEDDING.search(name) or name.endswith(HEADS)),
-        "quantisable_parameters": sum(
-            count for name, tensor, count in in_layers if len(tensor.shape) > 1 and not name.endswith(ROUTERS)
-        ),
+        "quantisable": sorted({module for module, _ in matrices}),
+        "quantisable_parameters": sum(count for _, count in matrices),
         "vision_parameters": sum(count for name, _, count in held if of_images(name)),
         "lora_targets": [one for one in language.lora if any(one == _module(name) for name, _ in targets)],
         "lora_width": None if packed else sum(sum(tensor.shape) for _, tensor in targets),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 
 from runner.cli.main import main
 from runner.schema import discover
-from tests.registry import models
+from tests.registry import models, tiny_llm
 from tests.registry.hub_server import Hub, Repo, serving
 
 COMMIT = "f" * 40
@@ -100,3 +101,59 @@ def test_errors_are_one_line(here: Path, capsys: pytest.CaptureFixture[str], wor
     assert captured.err.startswith("error: ")
     assert said in captured.err
     assert captured.err.count("\n") == 1
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_llm.save(tiny_llm.model("llama"), tmp_path_factory.mktemp("llm") / "my-tune")
+
+
+def test_a_language_model_is_resolved_with_a_forecast(llama: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["resolve", str(llama), "--adapter", "lora:4", "--seq-len", "128", "--batch", "2", "--quantize", "nf4"]
+    found = asked(capsys, *words)
+    assert (found["family"], found["gguf"], found["kinds"], found["lack"]) == ("llama", "llama", [], None)
+    assert {"patch": "swiglu", "wanted": True, "needs": "a gate with silu"} in found["patches"]
+    assert found["facts"]["lora_targets"][:2] == ["q_proj", "k_proj"]
+    known = found["forecast"]["training"]
+    assert (known["seq_len"], known["batch"], known["adapter"], known["quantize"]) == (128, 2, "lora:4", "nf4")
+    assert known["trainable_parameters"] == 4 * found["facts"]["lora_width"]
+    assert main(["models", *words]) == 0
+    out = capsys.readouterr().out
+    assert "patches wanted  attention, rms_norm, rope, swiglu, linear_cross_entropy, lora_linear\n" in out
+    assert "2 x 128 tokens, adapter lora:4, bf16, weights quantised nf4 (estimate, one device)" in out
+    assert "of this family </s> <|eot_id|> <|eom_id|>" in out
+
+
+def test_a_forecast_without_an_adapter(llama: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plain, quantised = (asked(capsys, "resolve", str(llama), *more) for more in ([], ["--quantize", "int8"]))
+    assert plain["forecast"]["training"]["trainable_parameters"] == plain["facts"]["parameters"]
+    assert quantised["forecast"]["training"]["adapter"] == "lora:16"
+
+
+def test_a_checkpoint_whose_layers_are_packed_has_no_forecast(llama: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    packed = llama.parent / "packed"
+    shutil.copytree(llama, packed)
+    config = json.loads((packed / "config.json").read_text())
+    (packed / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "bitsandbytes"}}))
+    found = asked(capsys, "resolve", str(packed))
+    assert found["forecast"]["training"] is None
+    assert main(["models", "resolve", str(packed)]) == 0
+    assert "forecast        none: its weights do not show the widths" in capsys.readouterr().out
+    assert main(["models", "resolve", str(packed), "--adapter", "lora:8"]) == 2
+    assert capsys.readouterr().err.startswith("error: its weights do not show the widths")
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["--batch", "0"], "--batch must be a whole number above 0, got 0"),
+        (["--adapter", "lora:x"], "adapter must be none or lora:RANK with a rank of 1 to 4096, got 'lora:x'"),
+        (["--adapter", "none", "--quantize", "nf4"], "weights quantised to 'nf4' cannot be trained themselves"),
+        (["--adapter", "por"], "of family llama, which has no adapters"),
+    ],
+)
+def test_forecasts_that_make_no_sense(
+    llama: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    assert main(["models", "resolve", str(llama), *words]) == 2
+    assert said in capsys.readouterr().err

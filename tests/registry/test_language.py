@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -20,6 +22,7 @@ from runner.registry.resolve import resolve
 from runner.schema.errors import PlanError
 from tests.registry import tiny_llm
 
+ROOT = Path(__file__).parents[2]
 Known = Callable[[str], tuple[Resolved, Any]]
 NAMES = [name for name, family in families().items() if family.language]
 BIASED = {
@@ -289,3 +292,14 @@ def test_layer_types_of_another_model(tmp_path: Path) -> None:
     resolved("gemma2", tmp_path)
     edit(tmp_path, layer_types=["sliding_attention"] * 3)
     assert "layer_types must be a list of num_hidden_layers 2 entries, got 3" in refusal(tmp_path)
+
+
+def test_resolving_and_forecasting_load_nothing_heavy(tmp_path: Path) -> None:
+    resolved("gemma3-vision", tmp_path)
+    code = (
+        "import sys; from runner.cli.main import main; "
+        f"main(['models', 'resolve', {str(tmp_path / 'some-fine-tune')!r}, '-o', 'json']); "
+        "print({'torch', 'transformers', 'numpy', 'ray', 'triton', 'huggingface_hub'} & set(sys.modules))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert out.stdout.endswith("\nset()\n")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from runner.registry.family import Family
-from runner.registry.language import GEGLU_DECODER, Language
+from runner.registry.language import QK_DECODER, Language
 
 FAMILY = Family(
     name="gemma3-vision",
@@ -41,7 +41,7 @@ FAMILY = Family(
     },
     language=Language(
         gguf="gemma3",
-        patches=(*GEGLU_DECODER, "qk_norm_rope"),
+        patches=tuple("geglu" if name == "swiglu" else name for name in QK_DECODER),
         norm="rms, 1 + weight",
         norm_place="around",
         activation="hidden_activation",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from runner.registry.family import Family
-from runner.registry.language import DECODER, Language
+from runner.registry.language import QK_DECODER, Language
 
 FAMILY = Family(
     name="qwen3",
@@ -33,7 +33,7 @@ FAMILY = Family(
     },
     language=Language(
         gguf="qwen3",
-        patches=(*DECODER, "qk_norm_rope"),
+        patches=QK_DECODER,
         qk_norm="head",
         bias={"qkv": "attention_bias", "o": "attention_bias"},
         window="after",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from runner.registry.family import Family
-from runner.registry.language import ATTENTION, DECODER, Experts, Language
+from runner.registry.language import ATTENTION, QK_DECODER, Experts, Language
 
 FAMILY = Family(
     name="qwen3-moe",
@@ -39,7 +39,7 @@ FAMILY = Family(
     },
     language=Language(
         gguf="qwen3moe",
-        patches=(*DECODER, "qk_norm_rope", "experts"),
+        patches=(*QK_DECODER, "experts"),
         lora=ATTENTION,
         qk_norm="head",
         bias={"qkv": "attention_bias", "o": "attention_bias"},
