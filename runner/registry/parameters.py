@@ -105,7 +105,7 @@ def _method(config: Fields, weights: Weights, name: str) -> str | None:
 
 
 def _module(name: str) -> str:
-    return name.removesuffix(".weight").rpartition(".")[2]
+    return name.removesuffix(".weight").removesuffix("_blocks").rpartition(".")[2]
 
 
 def _target(name: str, modules: tuple[str, ...]) -> bool:

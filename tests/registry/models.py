@@ -9,7 +9,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
-WIDTH = {"F32": 4, "F16": 2, "BF16": 2, "I64": 8}
+WIDTH = {"F32": 4, "F16": 2, "BF16": 2, "I64": 8, "U8": 1}
 WAV2VEC2: dict[str, Any] = {
     "model_type": "wav2vec2",
     "architectures": ["Wav2Vec2ForCTC"],
