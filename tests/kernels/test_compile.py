@@ -1,0 +1,103 @@
+"""Every launch of every kernel compiles for GPUs: Triton needs none for that, and its interpreter takes more.
+
+A process of its own, because this one interprets: there `run` of a kernel compiles for compute capability 8.0 and 9.0
+from the types of its arguments, as a launch would, and starts nothing.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CODE = r"""
+import sys
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from runner.kernels.ops.cross_entropy import cross_entropy
+from runner.kernels.ops.geglu import geglu
+from runner.kernels.ops.layer_norm import layer_norm
+from runner.kernels.ops.linear_cross_entropy import linear_cross_entropy
+from runner.kernels.ops.qk_norm_rope import qk_norm_rope
+from runner.kernels.ops.rms_norm import rms_norm
+from runner.kernels.ops.rope import rope
+from runner.kernels.ops.swiglu import swiglu
+
+NAMES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.int64: "*i64"}
+CAPABILITIES = [int(word) for word in sys.argv[1:]]
+compiled = set()
+
+
+def kind(name, value, constants):
+    if name in constants or isinstance(value, int) and value == 1:
+        return "constexpr"
+    if isinstance(value, torch.Tensor):
+        return NAMES[value.dtype]
+    return "fp32" if isinstance(value, float) else "i32"
+
+
+def run(self, *arguments, grid, warmup, num_warps, **options):
+    values = dict(zip(self.arg_names, arguments)) | options
+    constants = {parameter.name for parameter in self.params if parameter.is_constexpr}
+    signature = {name: kind(name, values[name], constants) for name in self.arg_names}
+    fixed = {(self.arg_names.index(name),): values[name] for name, kind in signature.items() if kind == "constexpr"}
+    for capability in CAPABILITIES:
+        source = ASTSource(fn=self, signature=signature, constexprs=fixed)
+        made = triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": num_warps})
+        assert made.asm["ptx"], self.__name__
+    compiled.add(f"{self.__module__.rpartition('.')[2]}.{self.__name__}")
+
+
+triton.runtime.jit.JITFunction.run = run
+
+
+def back(*outputs):
+    sum(y.float().sum() for y in outputs).backward()
+
+
+def made(*shape, dtype=torch.bfloat16):
+    return torch.zeros(*shape, dtype=dtype, requires_grad=True)
+
+
+asked = {"with_triton": True}
+for rows, features in ((1, 100), (300, 5000)):
+    back(rms_norm(made(rows, features), made(features), **asked))
+    back(layer_norm(made(rows, features), made(features), made(features), **asked))
+    back(swiglu(made(3, features), made(3, features), **asked))
+    back(geglu(made(3, features), made(3, features), **asked))
+    back(geglu(made(3, features), made(3, features), tanh=True, **asked))
+tables = (torch.zeros(9, 16), torch.zeros(9, 16), torch.zeros(7, dtype=torch.int64))
+for heads in (1, 3):
+    back(*rope(made(7, 4, 64), made(7, heads, 64), *tables, **asked))
+    back(*qk_norm_rope(made(7, 4, 64), made(7, heads, 64), made(64), made(64), *tables, offset=1.0, **asked))
+targets = torch.zeros(5, dtype=torch.int64)
+for options in ({}, {"softcap": 3.0, "label_smoothing": 0.1, "z_loss": 0.1}):
+    for entries in (100, 20_000):
+        back(cross_entropy(made(5, entries), targets, **options, **asked))
+    back(linear_cross_entropy(made(5, 8), made(100, 8), targets, **options, **asked))
+print(*sorted(compiled))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="kernels need triton>=3.6")
+def test_every_launch_compiles_for_gpus(tmp_path: Path) -> None:
+    environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
+    words = [sys.executable, "-c", CODE, "80", "90"]
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    kernels = [
+        f"{path.stem}.{line.split('(')[0].removeprefix('def ')}"
+        for path in (ROOT / "kernels").rglob("*.py")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if line.startswith("def _") and "kernel(" in line
+    ]
+    assert set(done.stdout.split()) == set(kernels)
