@@ -27,49 +27,49 @@ COUNTED = ("bitsandbytes", "fp8", "mxfp4")  # quantised checkpoints whose parame
 
 def facts(weights: Weights, *, config: Fields, language: Language, layers: int, tied: bool, name: str) -> Fields:
     """Keys: parameters, parameters_from, weights_bytes, dtypes, quantised (the checkpoint's own method),
-    embedding_parameters (input and output), quantisable (matrices of the text's layers, by name) and their parameters,
-    vision_parameters,
-    lora_targets, lora_width (sum of inputs and outputs over them; None where the header does not say), has_head.
+    embedding_parameters (input and output), quantisable (matrices of the text's layers, by name),
+    quantisable_parameters, vision_parameters, lora_targets, lora_width (sum of inputs and outputs over them; None where
+    the header does not say), has_head. ``name`` is for messages.
     """
-    found: Fields = {
-        "weights_bytes": weights.size,
-        "dtypes": weights.dtypes,
-        "quantised": _method(config, weights, name),
-    }
+    method = _method(config, weights, name)
+    found = {"weights_bytes": weights.size, "dtypes": weights.dtypes, "quantised": method}
     if not weights.tensors:
-        width = 4 if str(config.get("dtype") or config.get("torch_dtype")) in {"float32", "None"} else 2
-        said = f"estimate from the file size at {8 * width} bits"
-        count = weights.size // width
-        return found | {
-            "parameters": count,
-            "parameters_from": said,
-            "embedding_parameters": 0,
-            "quantisable": [],
-            "quantisable_parameters": 0,
-            "vision_parameters": 0,
-            "lora_targets": list(language.lora),
-            "lora_width": None,
-            "has_head": True,
-        }
-    held = list(_held(weights, packed=found["quantised"] == "bitsandbytes", layers=layers, tied=tied))
-    in_layers = [(name, tensor, count) for name, tensor, count in held if LAYER.search(name) and not of_images(name)]
-    targets = [(name, tensor) for name, tensor, _ in in_layers if _target(name, language.lora)]
-    packed = found["quantised"] == "bitsandbytes"
+        return found | _closed(weights, config, language)
+    held = list(_held(weights, packed=method == "bitsandbytes", layers=layers, tied=tied))
+    in_layers = [one for one in held if LAYER.search(one[0]) and not of_images(one[0])]
+    targets = [(key, tensor) for key, tensor, _ in in_layers if _target(key, language.lora)]
     matrices = [
-        (_module(name), count)
-        for name, tensor, count in in_layers
-        if len(tensor.shape) > 1 and not name.endswith((*ROUTERS, "_bias"))
+        (_module(key), count)
+        for key, tensor, count in in_layers
+        if len(tensor.shape) > 1 and not key.endswith((*ROUTERS, "_bias"))
     ]
+    packed = any(tensor.dtype == "U8" for _, tensor in targets)
     return found | {
         "parameters": sum(count for _, _, count in held),
         "parameters_from": "safetensors header",
-        "embedding_parameters": sum(count for name, _, count in held if EMBEDDING.search(name) or name.endswith(HEADS)),
+        "embedding_parameters": sum(count for key, _, count in held if EMBEDDING.search(key) or key.endswith(HEADS)),
         "quantisable": sorted({module for module, _ in matrices}),
         "quantisable_parameters": sum(count for _, count in matrices),
-        "vision_parameters": sum(count for name, _, count in held if of_images(name)),
-        "lora_targets": [one for one in language.lora if any(one == _module(name) for name, _ in targets)],
+        "vision_parameters": sum(count for key, _, count in held if of_images(key)),
+        "lora_targets": [one for one in language.lora if any(one == _module(key) for key, _ in targets)],
         "lora_width": None if packed else sum(sum(tensor.shape) for _, tensor in targets),
-        "has_head": any(name.endswith(HEADS) for name, _, _ in held),
+        "has_head": any(key.endswith(HEADS) for key, _, _ in held),
+    }
+
+
+def _closed(weights: Weights, config: Fields, language: Language) -> Fields:
+    """What can be said of pickled weights, which are not opened: the file's size, and what the family has."""
+    width = 4 if str(config.get("dtype") or config.get("torch_dtype")) in {"float32", "None"} else 2
+    return {
+        "parameters": weights.size // width,
+        "parameters_from": f"estimate from the file size at {8 * width} bits",
+        "embedding_parameters": 0,
+        "quantisable": [],
+        "quantisable_parameters": 0,
+        "vision_parameters": 0,
+        "lora_targets": list(language.lora),
+        "lora_width": None,
+        "has_head": True,
     }
 
 
