@@ -67,8 +67,8 @@ def facts(family: Family, text: Family, *, config: Fields, weights: Weights, sou
     Keys: those of SIZES; tied, head, text_family, images; attention, kv_heads, groups, head_dim, value_dim, latent,
     qk_norm, sinks, softcap_attention, softcap_logits; sliding_window (tokens), sliding_layers (their numbers); norm,
     norm_place, norm_eps, activation, gated, bias {qkv, o, mlp}, scales; experts {count, per_token, intermediate,
-    shared, layers} or None; rope; those of parameters.facts; lora_pattern, chat_template, stop_tokens, patches [{patch, wanted,
-    needs}]; and lacks, {what: in words}. Raises PlanError where the config makes no sense.
+    shared, layers} or None; rope; those of parameters.facts; lora_pattern, chat_template, stop_tokens, patches [{patch,
+    wanted, needs}]; and lacks, {what: in words}. Raises PlanError where the config makes no sense.
     """
     language, inside = text.language, config.get("text_config")
     assert language is not None

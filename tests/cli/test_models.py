@@ -135,6 +135,8 @@ def test_a_checkpoint_whose_layers_are_packed_has_no_forecast(llama: Path, capsy
     shutil.copytree(llama, packed)
     config = json.loads((packed / "config.json").read_text())
     (packed / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "bitsandbytes"}}))
+    tensors = {"model.layers.0.self_attn.q_proj.weight": ("U8", (512, 1)), "lm_head.weight": ("F32", (40, 32))}
+    (packed / "model.safetensors").write_bytes(models.safetensors(tensors))
     found = asked(capsys, "resolve", str(packed))
     assert found["forecast"]["training"] is None
     assert main(["models", "resolve", str(packed)]) == 0
