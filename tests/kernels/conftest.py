@@ -43,4 +43,4 @@ def _loops_to_a_bound_that_is_an_argument(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.fixture(autouse=True)
 def _seeded_anew() -> None:
-    torch.seed()  # fresh inputs every time: the criterion is relative to torch's own error, so none is unlucky
+    torch.seed()  # fresh inputs every time; the criterion is relative to torch's own error on them

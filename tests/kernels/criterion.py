@@ -21,7 +21,8 @@ DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 def check(kernel: Callable[..., Any], reference: Callable[..., Any], *tensors: Tensor, times: float = 2.0) -> None:
     """`kernel(*tensors)` against `reference(*tensors)`: outputs and the gradients of every floating tensor.
 
-    Both give a tensor or a tuple of them. Inputs and incoming gradients must come out as they went in.
+    Both give a tensor or a tuple of them. Inputs and incoming gradients must come out as they went in. `times` is 2
+    but where the error of torch is a matter of luck.
     """
     truth, upstream = run(reference, [_double(x) for x in tensors])
     gradients = [g.to(_dtype(tensors)) for g in upstream]

@@ -28,9 +28,12 @@ def test_layer_norm_without_bias_in_a_batch(device: str) -> None:
 
 
 def test_layer_norm_far_from_zero(device: str) -> None:
-    """Where the variance as mean(x^2) - mean(x)^2 would be lost."""
+    """Where the variance as mean(x^2) - mean(x)^2 would be lost: errors of 1e-1.
+
+    The mean of 1,000 is rounded to 3e-5 by torch too, sometimes by luck to less.
+    """
     x, weight = 1000 + randn(7, 100, dtype=torch.float32, device=device), torch.ones(100, device=device)
-    check(partial(layer_norm, with_triton=True), reference, x, weight)
+    check(partial(layer_norm, with_triton=True), reference, x, weight, times=50)
 
 
 @pytest.mark.parametrize("features", [33, 4100])
