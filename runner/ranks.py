@@ -57,5 +57,6 @@ def _exchanged(make: Callable[[], Any], *, tellers: int) -> list[Any]:
     files = [_team["room"] / f"said-{call}-{teller}" for teller in range(tellers)]
     if rank() < tellers:
         files[rank()].write_bytes(pickle.dumps(make()))
-    meet()  # all is written
+    meet()  # all is written, and what was said before has been read
+    (_team["room"] / f"said-{call - 1}-{rank()}").unlink(missing_ok=True)
     return [pickle.loads(file.read_bytes()) for file in files]

@@ -34,13 +34,16 @@ def cpu_seconds(command: list[str]) -> float:
     ids=["help", "validate"],
 )
 def test_start_up(words: list[str], limit: float) -> None:
-    best = math.inf
+    spent = beside = math.inf  # the least of each: one slow import must not stretch the budget
+    cpu_seconds(REFERENCE)  # from a cold disk, with bytecode to write
     for _ in range(20):
-        slowness = max(1.0, cpu_seconds(REFERENCE) / REFERENCE_S)
-        best = min(best, cpu_seconds([*RUNNER, *words]) / slowness)
-        if best <= limit:
+        beside = min(beside, cpu_seconds(REFERENCE))
+        spent = min(spent, cpu_seconds([*RUNNER, *words]))
+        slowness = max(1.0, beside / REFERENCE_S)
+        if spent <= limit * slowness:
             break
     print(
-        f"runner {words[0]}: {best:.3f} CPU-s (limit {limit}) on a core {slowness:.2f} times as slow as it is meant for"
+        f"runner {words[0]}: {spent:.3f} CPU-s (limit {limit}), "
+        f"on a core {slowness:.2f} times as slow as it is meant for"
     )
-    assert best <= limit
+    assert spent <= limit * slowness

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-import tempfile
+import os
 from dataclasses import dataclass
 
 from runner.schema.errors import (
@@ -142,7 +142,8 @@ def describe(error: BaseException) -> str:
 
 
 def _unnamed() -> str:
-    return f"to the store or to {tempfile.gettempdir()!r} (TMPDIR)"
+    # not tempfile.gettempdir(): it looks for a folder that takes a file, and raises where every disk is full
+    return f"to the store or to {os.environ.get('TMPDIR', '/tmp')!r} (TMPDIR)"
 
 
 def may_repeat(error: BaseException) -> bool:

@@ -46,13 +46,13 @@ def sit(seat: Seat, place: Place) -> bool:
     capture.redirect_for_ever(seat.folder / capture.FILE)
     limits.apply(threads=seat.share.threads, gpus=seat.share.gpus)
     torch.set_num_threads(seat.share.threads)
-    seat.reserve(place.rank)
     try:
         _join(seat, place)
         with _context(seat, place.rank) as context:
             made = seat.work(context)
         distributed.barrier()  # nobody leaves while another still needs it
         distributed.destroy_process_group()
+        seat.leave(place.rank, made if place.rank == 0 else None)
     except Cancelled:
         return False
     except Exception as error:
@@ -60,7 +60,6 @@ def sit(seat: Seat, place: Place) -> bool:
         with contextlib.suppress(OSError):  # the log is on the same disk, which may be full
             traceback.print_exc()
         return False
-    seat.leave(place.rank, made if place.rank == 0 else None)
     return True
 
 

@@ -81,8 +81,11 @@ def seats(work: Callable[[Context], Any], ctx: Context, *, share: Share, timeout
         shutil.rmtree(old, ignore_errors=True)
     room = Path(tempfile.mkdtemp(prefix=ROOM, dir=folder))
     given = {name: value for name, value in vars(ctx).items() if name not in OWN}
+    seat = Seat(work=work, given=given, folder=folder, room=room, share=share, timeout_s=timeout_s)
     try:
-        yield Seat(work=work, given=given, folder=folder, room=room, share=share, timeout_s=timeout_s)
+        for rank in range(share.workers):  # here, where a full disk has its own class: a process could not say it
+            seat.reserve(rank)
+        yield seat
     finally:
         shutil.rmtree(room, ignore_errors=True)
 

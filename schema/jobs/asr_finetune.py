@@ -291,7 +291,7 @@ class AsrFinetune(Job):
 
     tasks = ("ctc",)
     begins = True
-    code_version = 2
+    code_version = 3
 
     kind: Annotated[Literal["asr-finetune"], RESULT]
     """What this spec is."""

@@ -104,7 +104,7 @@ class AsrQuantize(Job):
     """Make smaller and faster variants of a CTC model, measure each, pick one."""
 
     tasks = ("ctc",)
-    code_version = 1
+    code_version = 2
 
     kind: Annotated[Literal["asr-quantize"], RESULT]
     """What this spec is."""

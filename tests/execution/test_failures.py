@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import resource
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from runner.execution import failures
 from runner.execution.failures import RETRIES, Cancelled, OutOfTime
 from runner.schema.errors import ConflictError, FailureClass, InfeasibleError, JobError, PlanError, StoreError
 
-UNNAMED = f"to the store or to {tempfile.gettempdir()!r} (TMPDIR)"
+UNNAMED = f"to the store or to {os.environ.get('TMPDIR', '/tmp')!r} (TMPDIR)"
 
 
 def _caused(error: BaseException, cause: BaseException) -> BaseException:
@@ -121,6 +122,17 @@ def test_a_full_disk_is_told_with_what_to_do(error: Exception, told: str) -> Non
     message = failures.describe(error)
     assert message.startswith(told)
     assert "runner artifacts gc --delete" in message
+
+
+def test_a_full_disk_is_told_where_no_temporary_file_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        message = failures.describe(OSError(errno.ENOSPC, "No space left on device"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert message.startswith(f"can't write {UNNAMED}: No space left on device; ")
 
 
 def test_what_torch_says_of_a_write_that_was_cut_short_is_a_full_disk(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -71,7 +72,21 @@ def test_the_room_of_an_attempt_that_was_killed_goes_with_the_next(tmp_path: Pat
     context = cast(Context, SimpleNamespace(checkpoints=tmp_path / "checkpoints"))
     with team.seats(len, context, share=SHARE, timeout_s=1) as seat:
         assert list(tmp_path.glob("team-*")) == [seat.room]
+        assert [(one.name, one.stat().st_size) for one in seat.room.iterdir()] == [("0.new", team.RESERVED)]
     assert not list(tmp_path.glob("team-*"))
+
+
+def test_a_disk_without_room_for_the_answers_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not a process that went without a word, which would be tried again."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Seat, "reserve", full)
+    result, store = apply_one(tmp_path, toys.team, compute=TWO)
+    assert (result.action, result.failure) == ("failed", "DiskFull")
+    assert result.run
+    assert not list(store.run_folder(result.run).glob("team-*"))
 
 
 @pytest.mark.slow

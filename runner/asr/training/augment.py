@@ -46,18 +46,22 @@ def draw(lengths: Lengths, wanted: Augmentation, *, seed: int, epoch: int, rate:
     partners = random.integers(count, size=(count, wanted.join - 1))
     joined = random.integers(wanted.join, size=count)  # further clips
     partners[np.arange(wanted.join - 1) >= joined[:, None]] = -1
-    heard = lengths.copy()
+    # half of the joints have no pause
+    pauses = random.uniform(-1, 1, size=(count, wanted.join + 1)).clip(0) * wanted.pause_s * rate
+    played = lengths if speed is None else lengths / speed
+    heard = played + pauses.sum(axis=1)
     for column in partners.T:  # no clip is joined that would not fit into a batch
-        more = np.where(column >= 0, lengths[column], 0)
+        more = np.where(column >= 0, played[column], 0)
         column[heard + more > most] = -1
         heard += np.where(column >= 0, more, 0)
-    pauses = random.uniform(-1, 1, size=(count, wanted.join + 1)).clip(0)  # half of the joints have no pause
+    # those that are heard come first: `sound` takes the pauses in their order
+    partners = np.take_along_axis(partners, np.argsort(partners < 0, axis=1, kind="stable"), axis=1)
     pauses[:, 1:-1] *= partners >= 0
     return Draws(
         snr_db=snr,
         speed=speed,
         partners=partners,
-        pauses=np.round(pauses * wanted.pause_s * rate).astype(np.int64),
+        pauses=np.round(pauses).astype(np.int64),
         hush=random.random(count) < wanted.silence,
     )
 

@@ -89,6 +89,19 @@ def test_no_clip_is_joined_that_a_batch_has_no_room_for() -> None:
     assert max(sum(long[part] for part in free.parts(clip)) for clip in range(len(long))) > 45 * RATE
 
 
+def test_speed_and_pauses_count_and_a_clip_that_is_left_out_shifts_no_pause() -> None:
+    wanted, most = Augmentation(join=4, pause_s=0.3, speed=0.1), RATE
+    draws = augment.draw(LENGTHS, wanted, seed=0, epoch=0, rate=RATE, most=most)
+    planned = draws.lengths(LENGTHS)
+    joined = [clip for clip in range(12) if len(draws.parts(clip)) > 1]
+    assert joined
+    assert planned[joined].max() <= most + 3
+    for epoch in range(20):
+        draws = augment.draw(LENGTHS, wanted, seed=0, epoch=epoch, rate=RATE, most=most)
+        sounds = [augment.sound(clip, draws, read=CLIPS.__getitem__, seed=0, epoch=epoch) for clip in range(12)]
+        assert np.abs(draws.lengths(LENGTHS) - [len(one) for one in sounds]).max() <= 4
+
+
 def test_hushed_clips_are_faint_noise() -> None:
     made = heard(3, Augmentation(silence=1.0))
     assert len(made) == len(CLIPS[3])
