@@ -127,7 +127,7 @@ class Ray:
             ray_leftovers.give_back()
         except Exception as error:  # it uses private parts of ray, which another version may not have
             self._teams = False
-            self._say(f"room of a team that is lost stays taken until the end: {failures.describe(error)}")
+            self._say(f"room of a team that is lost would stay taken until the end: {failures.describe(error)}")
 
     def _without_machines(self) -> Sequence[tuple[Order, Outcome]] | None:
         """Attempts that wait for a place when no machine is left to give them one; what runs already may go on."""
