@@ -5,6 +5,7 @@ Triton is optional: without it the modules of ``ops`` import as ever and their f
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ __all__ = [
     "PROGRAMS",
     "as_rows",
     "divide_up",
+    "interpreted",
     "jit",
     "launch",
     "power_of_two",
@@ -51,6 +53,11 @@ def use_triton(x: Tensor, with_triton: bool | None) -> bool:
     if with_triton and x.dtype not in DTYPES:
         raise RuntimeError(f"Kernels take {DTYPES}, got {x.dtype}: cast, or ask for the reference.")
     return with_triton
+
+
+def interpreted() -> bool:
+    """Whether kernels run in Triton's interpreter, whose `tl.dot` on bfloat16 gives garbage (3.6 to 3.9): upcast it."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def launch(kernel: Any, programs: tuple[int, ...], *arguments: Any, **options: Any) -> None:
