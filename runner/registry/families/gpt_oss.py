@@ -46,6 +46,6 @@ FAMILY = Family(
         window="even",
         sinks=True,
         experts=Experts(count=("num_local_experts",), width="intermediate_size"),
-        stops=("<|return|>", "<|call|>"),
+        stops=("<|return|>", "<|endoftext|>", "<|call|>"),
     ),
 )
