@@ -9,6 +9,7 @@ import torch
 
 from tests.kernels.ops.test_cross_entropy import *  # noqa: F403
 from tests.kernels.ops.test_geglu import *  # noqa: F403
+from tests.kernels.ops.test_grouped_linear import *  # noqa: F403
 from tests.kernels.ops.test_layer_norm import *  # noqa: F403
 from tests.kernels.ops.test_linear_cross_entropy import *  # noqa: F403
 from tests.kernels.ops.test_qk_norm_rope import *  # noqa: F403

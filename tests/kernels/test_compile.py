@@ -24,6 +24,7 @@ from triton.compiler import ASTSource
 
 from runner.kernels.ops.cross_entropy import cross_entropy
 from runner.kernels.ops.geglu import geglu
+from runner.kernels.ops.grouped_linear import grouped_linear
 from runner.kernels.ops.layer_norm import layer_norm
 from runner.kernels.ops.linear_cross_entropy import linear_cross_entropy
 from runner.kernels.ops.qk_norm_rope import qk_norm_rope
@@ -32,6 +33,7 @@ from runner.kernels.ops.rope import rope
 from runner.kernels.ops.swiglu import swiglu
 
 NAMES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.int64: "*i64"}
+NAMES[torch.int32] = "*i32"
 CAPABILITIES = [int(word) for word in sys.argv[1:]]
 compiled = set()
 
@@ -83,6 +85,12 @@ for options in ({}, {"softcap": 3.0, "label_smoothing": 0.1, "z_loss": 0.1}):
     for entries in (100, 20_000):
         back(cross_entropy(made(5, entries), targets, **options, **asked))
     back(linear_cross_entropy(made(5, 8), made(100, 8), targets, **options, **asked))
+ends = torch.tensor([1, 3, 600], dtype=torch.int32)
+for dtype in (torch.bfloat16, torch.float32):
+    for tokens in (5, 600):
+        x, weight, bias = made(tokens, 96, dtype=dtype), made(3, 80, 96, dtype=dtype), made(3, 80, dtype=dtype)
+        back(grouped_linear(x, weight, ends, bias_EN=bias, **asked))
+    back(grouped_linear(x, made(3, 96, 80, dtype=dtype), ends, transposed=True, **asked))
 print(*sorted(compiled))
 """
 
