@@ -7,7 +7,9 @@ import os
 import pytest
 import torch
 
+from tests.kernels.ops.test_combine_experts import *  # noqa: F403
 from tests.kernels.ops.test_cross_entropy import *  # noqa: F403
+from tests.kernels.ops.test_dequantise import *  # noqa: F403
 from tests.kernels.ops.test_geglu import *  # noqa: F403
 from tests.kernels.ops.test_grouped_linear import *  # noqa: F403
 from tests.kernels.ops.test_layer_norm import *  # noqa: F403

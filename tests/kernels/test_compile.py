@@ -22,7 +22,11 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from runner.kernels import formats
+from runner.kernels.expert_order import by_expert
+from runner.kernels.ops.combine_experts import combine_experts
 from runner.kernels.ops.cross_entropy import cross_entropy
+from runner.kernels.ops.dequantise import dequantise
 from runner.kernels.ops.geglu import geglu
 from runner.kernels.ops.grouped_linear import grouped_linear
 from runner.kernels.ops.layer_norm import layer_norm
@@ -31,9 +35,10 @@ from runner.kernels.ops.qk_norm_rope import qk_norm_rope
 from runner.kernels.ops.rms_norm import rms_norm
 from runner.kernels.ops.rope import rope
 from runner.kernels.ops.swiglu import swiglu
+from runner.kernels.quantised import quantise
 
 NAMES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.int64: "*i64"}
-NAMES[torch.int32] = "*i32"
+NAMES |= {torch.int32: "*i32", torch.uint8: "*u8", torch.int8: "*i8"}
 CAPABILITIES = [int(word) for word in sys.argv[1:]]
 compiled = set()
 
@@ -90,7 +95,12 @@ for dtype in (torch.bfloat16, torch.float32):
     for tokens in (5, 600):
         x, weight, bias = made(tokens, 96, dtype=dtype), made(3, 80, 96, dtype=dtype), made(3, 80, dtype=dtype)
         back(grouped_linear(x, weight, ends, bias_EN=bias, **asked))
-    back(grouped_linear(x, made(3, 96, 80, dtype=dtype), ends, transposed=True, **asked))
+    order = by_expert(torch.zeros(300, 2, dtype=torch.int64), 3)
+    y = grouped_linear(made(300, 96), made(3, 96, 80), order.ends, transposed=True, order=order, **asked)
+    back(combine_experts(y, made(300, 2), order, **asked))
+for name in formats.names():
+    for shape in ((3, 40), (200, 1000)):
+        dequantise(quantise(made(*shape), name), **asked)
 print(*sorted(compiled))
 """
 

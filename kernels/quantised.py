@@ -1,0 +1,222 @@
+"""Quantised weights, and linear layers that hold one.
+
+A format is a module of `runner.kernels.formats`, where its formula and its source stand. Shapes: N outputs, K inputs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from runner.kernels import formats
+from runner.kernels.launch import divide_up, jit, launch, power_of_two, tl, use_triton
+
+SKIPPED = ("lm_head", "embed_out", "gate", "router", "score", "classifier")  # heads, and what chooses experts
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class QuantisedWeight:
+    """A weight [N, K] in a format. Raises ValueError where parts are not those of the format at that shape."""
+
+    format: str  # a name of runner.kernels.formats
+    shape: tuple[int, int]  # N, K
+    dtype: torch.dtype  # that it dequantises to, unless another is asked for
+    parts: Mapping[str, Tensor]
+
+    def __post_init__(self) -> None:
+        expected = formats.load(self.format).layout(*self.shape)
+        found = {name: (part.dtype, tuple(part.shape)) for name, part in self.parts.items()}
+        if found != dict(expected):
+            raise ValueError(f"Parts of {self.format!r} for {self.shape} must be {dict(expected)}, got {found}.")
+
+    @property
+    def device(self) -> torch.device:
+        """Where its parts lie."""
+        return self.parts["codes"].device
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its parts, which are those of the file too."""
+        return sum(part.nbytes for part in self.parts.values())
+
+    def to(self, device: torch.device | str) -> QuantisedWeight:
+        """The same on another device."""
+        return replace(self, parts={name: part.to(device) for name, part in self.parts.items()})
+
+    def operands(self) -> tuple[Tensor, ...]:
+        """Five tensors: the first arguments of the format's `decode`."""
+        return formats.load(self.format).operands(self.parts)
+
+    def dequantise(self, dtype: torch.dtype | None = None, with_triton: bool | None = None) -> Tensor:
+        """The weight [N, K] that the parts stand for; one launch on a GPU. No gradient flows."""
+        dtype = self.dtype if dtype is None else dtype
+        if not use_triton(torch.empty(0, dtype=dtype, device=self.device), with_triton):
+            return reference(self, dtype)
+        rows, columns = self.shape
+        weight_NK = torch.empty(self.shape, dtype=dtype, device=self.device)
+        wide = max(16, min(power_of_two(columns), 256))
+        high = 4096 // wide
+        options = {"DECODE": formats.load(self.format).decode, "BLOCK_N": min(high, 64), "BLOCK_K": wide}
+        programs = (divide_up(rows, min(high, 64)), divide_up(columns, wide))
+        # without fused products and sums: the bits are the reference's
+        fixed = {"num_warps": 4, "enable_fp_fusion": False}
+        launch(_dequantise_kernel, programs, *self.operands(), weight_NK, rows, columns, **options, **fixed)
+        return weight_NK
+
+
+def reference(weight: QuantisedWeight, dtype: torch.dtype | None = None) -> Tensor:
+    """The weight [N, K] in plain torch: values are computed in fp32, then rounded to the dtype."""
+    dtype = weight.dtype if dtype is None else dtype
+    return formats.load(weight.format).reference(weight.parts, weight.shape, dtype)
+
+
+@torch.no_grad()
+def quantise(weight_NK: Tensor, format: str) -> QuantisedWeight:  # noqa: A002 a file's and a spec's word too
+    """The weight in that format, on its device. Raises ValueError for what is no matrix of finite numbers."""
+    chosen = formats.load(format)
+    if weight_NK.ndim != 2 or weight_NK.numel() == 0 or not weight_NK.is_floating_point():
+        raise ValueError(f"Only a matrix of floats is quantised, got {weight_NK.dtype} of {tuple(weight_NK.shape)}.")
+    if not weight_NK.isfinite().all():
+        raise ValueError("The weight holds NaN or infinite values, which no format can hold: mend the checkpoint.")
+    rows, columns = weight_NK.shape
+    parts = chosen.quantise(weight_NK)
+    return QuantisedWeight(format=format, shape=(rows, columns), dtype=weight_NK.dtype, parts=parts)
+
+
+def size(format: str, shape: tuple[int, int]) -> int:  # noqa: A002
+    """Bytes of a weight [N, K] in that format: in memory, and in a file of safetensors beside its header."""
+    parts = formats.load(format).layout(*shape).values()
+    return sum(dtype.itemsize * math.prod(sizes) for dtype, sizes in parts)
+
+
+@jit
+def _dequantise_kernel(
+    a_ptr,
+    b_ptr,
+    c_ptr,
+    d_ptr,
+    e_ptr,
+    out_ptr,
+    rows,
+    columns,
+    DECODE: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    row = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
+    start = tl.program_id(1) * BLOCK_K
+    tile = DECODE(a_ptr, b_ptr, c_ptr, d_ptr, e_ptr, row, row < rows, start, columns, BLOCK_N, BLOCK_K)
+    column = start + tl.arange(0, BLOCK_K)
+    inside = (row < rows)[:, None] & (column < columns)[None, :]
+    tl.store(out_ptr + row[:, None] * columns + column[None, :], tile.to(out_ptr.dtype.element_ty), mask=inside)
+
+
+class QuantisedLinear(nn.Module):
+    """y = x W^T + b with a quantised W, which is not trained; neither it nor its gradient is kept for backward.
+
+    Its parts are buffers: `NAME.codes`, `NAME.scales` and so on in a state dict, as the format lists them, and
+    `NAME.bias`. Casting the layer to another dtype leaves the parts as they are and changes what they dequantise to.
+    """
+
+    def __init__(self, weight: QuantisedWeight, bias: Tensor | None = None) -> None:
+        super().__init__()
+        self.format, self.dtype = weight.format, weight.dtype
+        self.out_features, self.in_features = weight.shape
+        for name, part in weight.parts.items():
+            self.register_buffer(name, part)
+        self.register_parameter("bias", None if bias is None else nn.Parameter(bias, requires_grad=bias.requires_grad))
+
+    @classmethod
+    def from_linear(cls, linear: nn.Linear, format: str) -> QuantisedLinear:  # noqa: A002
+        """A layer that stands for `linear`, whose bias it shares. Raises ValueError as `quantise`."""
+        return cls(quantise(linear.weight, format), linear.bias).train(linear.training)
+
+    @classmethod
+    def empty(
+        cls,
+        format: str,  # noqa: A002
+        shape: tuple[int, int],
+        *,
+        dtype: torch.dtype,
+        bias: Tensor | None = None,
+        device: torch.device | str = "cpu",
+    ) -> QuantisedLinear:
+        """A layer of zeros, for a state dict to fill."""
+        layout = formats.load(format).layout(*shape)
+        parts = {name: torch.zeros(sizes, dtype=kind, device=device) for name, (kind, sizes) in layout.items()}
+        return cls(QuantisedWeight(format=format, shape=shape, dtype=dtype, parts=parts), bias)
+
+    @property
+    def weight(self) -> QuantisedWeight:
+        """The weight; it has shape, dtype and device as a tensor has."""
+        parts = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
+        shape = (self.out_features, self.in_features)
+        return QuantisedWeight(format=self.format, shape=shape, dtype=self.dtype, parts=parts)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., K] -> [..., N] in x's dtype, or autocast's."""
+        if torch.is_autocast_enabled(x.device.type):
+            x = x.to(torch.get_autocast_dtype(x.device.type))
+        y: Tensor = _Linear.apply(x, None if self.bias is None else self.bias.to(x.dtype), self.weight)
+        return y
+
+    def extra_repr(self) -> str:
+        """What `print(model)` says of it."""
+        features = f"in_features={self.in_features}, out_features={self.out_features}"
+        return f"{features}, bias={self.bias is not None}, format={self.format!r}"
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantisedLinear:
+        """As torch does `.to()` and its like; parts go through it as bytes, which are moved but never cast."""
+        parts = self.weight.parts
+        self.dtype = fn(torch.empty(0, dtype=self.dtype, device=self.weight.device)).dtype
+        self._buffers.update({name: part.view(torch.uint8) for name, part in parts.items()})
+        try:
+            super()._apply(fn, recurse)
+        finally:
+            moved = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
+            self._buffers.update({name: buffer.view(parts[name].dtype) for name, buffer in moved.items()})
+        return self
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, bias: Tensor | None, weight: QuantisedWeight) -> Tensor:
+        ctx.weight = weight
+        return nn.functional.linear(x, weight.dequantise(x.dtype), bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        dx = dy @ ctx.weight.dequantise(dy.dtype) if ctx.needs_input_grad[0] else None
+        dbias = dy.flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None
+        return dx, dbias, None
+
+
+def quantise_linears(model: nn.Module, format: str, skip: Collection[str] = SKIPPED) -> list[str]:  # noqa: A002
+    """Put a QuantisedLinear in the place of every nn.Linear of `model`, one at a time, in place; their names.
+
+    What has a word of `skip` between the dots of its name stays, and so does a weight that another module shares, and
+    a subclass of nn.Linear. Raises ValueError where nothing is left to quantise.
+    """
+    used = [id(p) for m in model.modules() for p in m._parameters.values() if p is not None]
+    found = [
+        name
+        for name, module in model.named_modules()
+        if type(module) is nn.Linear
+        and not set(name.split(".")) & set(skip)
+        and used.count(id(module.weight)) == 1
+        and name
+    ]
+    if not found:
+        raise ValueError(f"No linear layer of {type(model).__name__} is left to quantise; skipped are {sorted(skip)}.")
+    for name in found:
+        linear = model.get_submodule(name)
+        assert isinstance(linear, nn.Linear)
+        model.set_submodule(name, QuantisedLinear.from_linear(linear, format))
+    return found

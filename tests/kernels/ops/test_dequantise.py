@@ -1,0 +1,62 @@
+"""Dequantising a weight, in every format."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+from torch import Tensor
+
+from runner.kernels import formats
+from runner.kernels.ops.dequantise import dequantise, reference
+from runner.kernels.quantised import QuantisedWeight, quantise
+from tests.kernels.criterion import DTYPES, poisoned
+
+FORMATS = formats.names()
+SHAPES = [(1, 1), (3, 63), (63, 64), (5, 1000), (129, 130), (70, 7)]
+
+
+def kernel(weight: QuantisedWeight, dtype: torch.dtype | None = None) -> Tensor:
+    with poisoned():
+        return dequantise(weight, dtype, with_triton=True)
+
+
+def same(ours: Tensor, reference: Tensor) -> bool:
+    """Bit for bit; the interpreter cuts bfloat16 off instead of rounding it."""
+    if ours.dtype == torch.bfloat16 and os.environ.get("TRITON_INTERPRET") == "1":
+        return bool(torch.isclose(ours, reference, rtol=2**-7, atol=0).all())
+    return torch.equal(ours, reference)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("name", FORMATS)
+def test_dequantise(device: str, name: str, shape: tuple[int, int]) -> None:
+    for dtype in DTYPES:
+        weight = quantise(torch.randn(shape, device=device).to(dtype), name)
+        ours = kernel(weight)
+        assert ours.dtype == dtype
+        assert ours.shape == shape
+        assert same(ours, reference(weight))
+        assert same(kernel(weight, torch.float32), reference(weight, torch.float32))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_dequantise_gives_every_number_that_a_code_may_stand_for(device: str, name: str) -> None:
+    """Random codes, all 256 bytes of them, under random scales; NaN of e4m3 apart, which is never stored."""
+    weight = quantise(torch.randn(130, 260, device=device), name)
+    codes = torch.randint(0, 256, weight.parts["codes"].shape, device=device).to(torch.uint8)
+    if name.startswith("fp8"):
+        codes = torch.where(codes & 0x7F == 0x7F, 0, codes)
+    parts = {**weight.parts, "codes": codes.view(weight.parts["codes"].dtype)}
+    if name == "nf4":
+        parts["absmax_codes"] = torch.randint(0, 256, parts["absmax_codes"].shape, device=device).to(torch.uint8)
+    weight = QuantisedWeight(format=name, shape=weight.shape, dtype=torch.float32, parts=parts)
+    assert torch.equal(kernel(weight), reference(weight))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_dequantise_takes_the_reference_on_a_cpu(name: str) -> None:
+    weight = quantise(torch.randn(3, 70, dtype=torch.bfloat16), name)
+    assert torch.equal(dequantise(weight), reference(weight))
+    assert torch.equal(dequantise(weight, torch.float64), reference(weight, torch.float32).double())
