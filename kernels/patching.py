@@ -1,0 +1,268 @@
+"""Put kernels into one model: asked for by name, checked on the real modules, written down, and undone without a trace.
+
+Nothing but attributes of this model's own modules is touched: no class, no file of transformers, no other model, not
+even one made from the same config. Either all that was asked for goes in, or nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import torch
+from torch import nn
+
+from runner.kernels import launch, patches
+from runner.kernels.adapters import causal, gated, norms, rotary
+from runner.kernels.ledger import Ledger, Line, Wanted
+from runner.kernels.places import Edit, Family, Request, UnfitError, named
+
+Adapter = Callable[[nn.Module, Request], list[Edit]]
+
+# In the order in which places are looked for: a norm that qk_norm_rope takes is not rms_norm's any more.
+ADAPTERS: Mapping[str, Adapter] = {
+    "qk_norm_rope": rotary.norm_and_turn,
+    "rope": rotary.turn,
+    "rms_norm": norms.rms,
+    "layer_norm": norms.layer,
+    "swiglu": gated.swi,
+    "geglu": gated.ge,
+    "linear_cross_entropy": causal.loss_of_hidden,
+}
+GPU_ONLY = {"qk_norm_rope", "rope", "rms_norm", "layer_norm", "swiglu", "geglu"}  # nothing to gain without Triton
+CLASHES = (("rope", "qk_norm_rope"),)  # both turn queries and keys
+
+
+class PatchError(ValueError):
+    """A patch that was required cannot be had, or patches that cannot be had together; nothing was changed."""
+
+
+@dataclass(kw_only=True)
+class Found:
+    """What one patch would change, and the places that cannot take it."""
+
+    what: str
+    wanted: Wanted
+    edits: dict[str, list[Edit]] = field(default_factory=dict)  # by path
+    unfit: dict[str, str] = field(default_factory=dict)  # path -> why
+    why: str = ""  # why there are none at all
+
+
+@dataclass(kw_only=True)
+class Applied:
+    """Patches that are in a model."""
+
+    ledger: Ledger
+    found: dict[str, Found]
+
+    def undo(self, what: str | None = None) -> None:
+        """Take one patch out again, or all; then raises PatchError where others have replaced our forwards since."""
+        kept = []
+        for name in [what] if what else list(self.found):
+            for path, edits in self.found.pop(name).edits.items() if name in self.found else ():
+                kept += [path for edit in reversed(edits) if not _undo(edit)]
+        if kept:
+            raise PatchError(f"{kept[0]!r} and {len(kept) - 1} more have got other forwards since: undo those first.")
+
+
+@contextmanager
+def patched(model: nn.Module, wanted: Mapping[str, Wanted], *, with_triton: bool | None = None) -> Iterator[Ledger]:
+    """`model` with the patches `wanted` while the block runs; see `apply`."""
+    applied = apply(model, wanted, with_triton=with_triton)
+    try:
+        yield applied.ledger
+    finally:
+        applied.undo()
+
+
+def apply(model: nn.Module, wanted: Mapping[str, Wanted], *, with_triton: bool | None = None) -> Applied:
+    """Put patches into `model`: name -> required, preferred or off. It may be wrapped by PEFT.
+
+    By default kernels run where the model lies on a GPU, and what gains nothing elsewhere is skipped. With
+    `with_triton=False` all goes in with the plain references (to find faults), with True all with Triton.
+    Raises PatchError where something required cannot be had, where patches clash and for unknown names.
+    """
+    if unknown := sorted(set(wanted) - set(ADAPTERS)):
+        raise PatchError(f"Unknown patches {unknown}. Patches: {', '.join(sorted(ADAPTERS))}.")
+    if bad := {name: word for name, word in wanted.items() if word not in {"required", "preferred", "off"}}:
+        raise PatchError(f"Patches are 'required', 'preferred' or 'off', got {bad!r}.")
+    families = families_of(model)
+    shared: dict[Any, Any] = {}
+    found: dict[str, Found] = {}
+    for name in ADAPTERS:
+        if wanted.get(name, "off") != "off":
+            found[name] = _find(name, wanted[name], model, families, with_triton, shared, _taken(found))
+    _must_not_clash(found)
+    for one in found.values():
+        _must_be_had(one, model)
+    _put([edit for one in found.values() for edits in one.edits.values() for edit in edits])
+    lines = [line for name in wanted for line in _lines(name, wanted[name], found.get(name))]
+    return Applied(ledger=Ledger(lines=lines), found=found)
+
+
+@cache
+def known() -> Mapping[str, Family]:
+    """The families by name: the files of `patches`."""
+    names = sorted(module.name for module in pkgutil.iter_modules(patches.__path__))
+    return {name: importlib.import_module(f"{patches.__name__}.{name}").FAMILY for name in names}
+
+
+def families_of(model: nn.Module) -> list[tuple[str, nn.Module, Family]]:
+    """Path, module and family of the outermost module that is known, and of the text model inside it, if another."""
+    path, root, family = _outermost("", model)
+    if family is None:
+        return []
+    found = [(path, root, family)]
+    if family.inner:
+        for name, child in root.named_children():
+            path_inside, inner, other = _outermost(f"{path}.{name}".lstrip("."), child, beside=family)
+            if other is not None:
+                return [*found, (path_inside, inner, other)]
+    return found
+
+
+def _outermost(path: str, model: nn.Module, beside: Family | None = None) -> tuple[str, nn.Module, Family | None]:
+    for name, module in model.named_modules(prefix=path):
+        classes = {cls.__name__ for cls in type(module).__mro__}
+        for family in known().values():
+            if family is not beside and classes & set(family.models):
+                return name, module, family
+    return path, model, None
+
+
+def _taken(found: Mapping[str, Found]) -> set[int]:
+    """The modules that are part of a larger place already."""
+    edits = [edits[1:] for one in found.values() for edits in one.edits.values()]
+    return {id(edit.module) for rest in edits for edit in rest}
+
+
+def _find(
+    name: str,
+    wanted: Wanted,
+    model: nn.Module,
+    families: list[tuple[str, nn.Module, Family]],
+    with_triton: bool | None,
+    shared: dict[Any, Any],
+    taken: set[int],
+) -> Found:
+    found = Found(what=name, wanted=wanted)
+    if not families:
+        found.why = f"no family is known for {type(model).__name__}"
+    elif without := [family.without[name] for _, _, family in families if name in family.without]:
+        found.why = without[0]
+    else:
+        found.why = _why_not_here(name, model, with_triton)
+    if found.why:
+        return found
+    for path, root, family in families:
+        request = Request(patch=name, family=family, with_triton=with_triton, shared=shared)
+        for inside, module in named(root, family.places.get(name, ()), family.outside):
+            if id(module) not in taken:
+                _look(found, ".".join(filter(None, (path, inside))), module, request)
+    if not found.edits and not found.unfit:
+        found.why = "the model has no place for it"
+    return found
+
+
+def _why_not_here(name: str, model: nn.Module, with_triton: bool | None) -> str:
+    """What keeps a kernel from running where the model lies; nothing where it may."""
+    if with_triton is not False and name in GPU_ONLY | {"linear_cross_entropy"}:
+        dtypes = {x.dtype for x in model.parameters() if x.is_floating_point()} - set(launch.DTYPES)
+        if with_triton and (why := _no_triton()):
+            return why
+        if dtypes and (with_triton or _on_gpu(model)):
+            return f"kernels take fp32, bf16 and fp16, and parameters are {', '.join(map(str, dtypes))}"
+    if with_triton is None and name in GPU_ONLY:
+        if not _on_gpu(model):
+            return "no GPU: torch's own is as fast"
+        return _no_triton()
+    return ""
+
+
+def _no_triton() -> str:
+    try:
+        launch.use_triton(torch.empty(0), True)
+    except RuntimeError as error:
+        return str(error)
+    return ""
+
+
+def _on_gpu(model: nn.Module) -> bool:
+    return any(x.is_cuda for x in model.parameters())
+
+
+def _look(found: Found, path: str, module: nn.Module, request: Request) -> None:
+    try:
+        edits = ADAPTERS[found.what](module, request)
+    except UnfitError as unfit:
+        found.unfit[path] = str(unfit)
+        return
+    if edits:
+        found.edits[path] = edits
+
+
+def _must_not_clash(found: Mapping[str, Found]) -> None:
+    for one, other in CLASHES:
+        if one in found and other in found and (both := set(found[one].edits) & set(found[other].edits)):
+            raise PatchError(
+                f"{one} and {other} are both wanted at {min(both)!r} and do the same: set one of them off."
+            )
+    seen: dict[tuple[int, str], str] = {}
+    for name, place in ((name, edit) for name, one in found.items() for edits in one.edits.values() for edit in edits):
+        key = (id(place.module), place.name)
+        if seen.setdefault(key, name) != name:
+            raise PatchError(f"{name} and {seen[key]} both want {type(place.module).__name__}: set one of them off.")
+
+
+def _must_be_had(found: Found, model: nn.Module) -> None:
+    if found.wanted != "required":
+        return
+    remedy = "Set it to preferred or off, or give it what it needs."
+    if found.unfit:
+        path, why = next(iter(found.unfit.items()))
+        more = f" (and {len(found.unfit) - 1} more places)" if len(found.unfit) > 1 else ""
+        raise PatchError(f"{found.what} is required and {path!r} cannot take it: {why}{more}. {remedy}")
+    if not found.edits:
+        raise PatchError(
+            f"{found.what} is required for {type(model).__name__} and cannot be had: {found.why}. {remedy}"
+        )
+
+
+def _put(edits: list[Edit]) -> None:
+    done = []
+    try:
+        for edit in edits:
+            edit.module.__dict__[edit.name] = edit.value
+            done.append(edit)
+    except BaseException:
+        for edit in reversed(done):
+            _undo(edit)
+        raise
+
+
+def _undo(edit: Edit) -> bool:
+    """Whether what was ours is gone."""
+    if edit.module.__dict__.get(edit.name) is not edit.value:
+        return False
+    del edit.module.__dict__[edit.name]
+    return True
+
+
+def _lines(name: str, wanted: Wanted, found: Found | None) -> Iterator[Line]:
+    if found is None:
+        yield Line(what=name, wanted=wanted, applied=False, why="off")
+        return
+    if found.edits:
+        yield Line(what=name, wanted=wanted, applied=True, why="as wanted", places=tuple(found.edits))
+    reasons: dict[str, list[str]] = {}
+    for path, why in found.unfit.items():
+        reasons.setdefault(why, []).append(path)
+    for why, paths in reasons.items():
+        yield Line(what=name, wanted=wanted, applied=False, why=why, places=tuple(paths))
+    if found.why:
+        yield Line(what=name, wanted=wanted, applied=False, why=found.why)
