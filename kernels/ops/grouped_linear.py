@@ -4,7 +4,8 @@ dx[t] = W[e]^T dy[t], dW[e] = sum over the expert's tokens of dy[t] x[t]^T, db[e
 Gale et al. 2022 (MegaBlocks, arXiv 2211.15841): neither padding to the fullest expert nor dropping tokens.
 Tokens of an expert are cut into tiles of HIGH, so there are at most T // HIGH + E of them, and one more group for the
 tokens of no expert: as many programs start, without asking the device how many it takes, and each finds its tile in the
-offsets. Nothing is added in an order of chance. Shapes: T tokens, E experts, N outputs, K inputs.
+offsets. Nothing is added in an order of chance. Tokens not yet sorted are read where they lie: no sorted copy is
+made or kept. Shapes: T tokens, E experts, N outputs, K inputs.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from runner.kernels.expert_order import ExpertOrder, gathered
 from runner.kernels.launch import as_rows, divide_up, interpreted, jit, launch, power_of_two, tl, use_triton
 
 
@@ -26,26 +28,36 @@ def grouped_linear(
     *,
     bias_EN: Tensor | None = None,
     transposed: bool = False,
+    order: ExpertOrder | None = None,
     with_triton: bool | None = None,
 ) -> Tensor:
     """Tokens [T, K] through the experts' matrices [E, N, K], or [E, K, N] where `transposed`: [T, N] in x's dtype.
 
     Expert e has the tokens from `offsets_E[e - 1]` (0 for the first) up to `offsets_E[e]`, int32 on x's device and not
     falling, as torch's grouped_mm has them. Tokens past the last offset belong to nobody: they give 0, and get a
-    gradient of 0. Raises ValueError for shapes or dtypes that do not fit.
+    gradient of 0. With an `order`, x is not sorted: row t of the result is of its row `order.sources[t] // order.each`.
+    Raises ValueError for shapes or dtypes that do not fit.
     """
     must_match(x_TK, weight, offsets_E, bias_EN, transposed)
     if not use_triton(x_TK, with_triton):
-        return reference(x_TK, weight, offsets_E, bias_EN=bias_EN, transposed=transposed)
+        return reference(x_TK, weight, offsets_E, bias_EN=bias_EN, transposed=transposed, order=order)
     weight_ENK = weight.transpose(1, 2) if transposed else weight
-    y_TN: Tensor = _GroupedLinear.apply(as_rows(x_TK), weight_ENK, offsets_E.contiguous(), bias_EN)
+    y_TN: Tensor = _GroupedLinear.apply(as_rows(x_TK), weight_ENK, offsets_E.contiguous(), bias_EN, order)
     return y_TN
 
 
 def reference(
-    x_TK: Tensor, weight: Tensor, offsets_E: Tensor, *, bias_EN: Tensor | None = None, transposed: bool = False
+    x_TK: Tensor,
+    weight: Tensor,
+    offsets_E: Tensor,
+    *,
+    bias_EN: Tensor | None = None,
+    transposed: bool = False,
+    order: ExpertOrder | None = None,
 ) -> Tensor:
     """The same in plain torch, expert after expert; on a GPU it waits for the offsets."""
+    if order is not None:
+        x_TK = x_TK.index_select(0, order.sources // order.each)
     ends = [0, *offsets_E.tolist()]
     counts = [end - start for start, end in pairwise(ends)]
     parts = x_TK.split([*counts, len(x_TK) - ends[-1]])
@@ -94,8 +106,10 @@ def _product_kernel(
     w_ptr,
     b_ptr,
     offsets_ptr,
+    sources_ptr,
     y_ptr,
     x_stride,
+    each,
     w_expert_stride,
     w_output_stride,
     w_input_stride,
@@ -105,6 +119,7 @@ def _product_kernel(
     inputs,
     tiles,
     BIAS: tl.constexpr,
+    SORTED: tl.constexpr,
     UPCAST: tl.constexpr,
     EXPERTS: tl.constexpr,
     HIGH: tl.constexpr,
@@ -125,7 +140,8 @@ def _product_kernel(
     deep = tl.arange(0, DEEP)
     here = token < end
     known = expert < experts  # else the tokens are nobody's
-    x_at = x_ptr + token[:, None] * x_stride + deep[None, :]
+    row = token if SORTED else tl.load(sources_ptr + token, mask=here, other=0) // each
+    x_at = x_ptr + row[:, None] * x_stride + deep[None, :]
     w_at = w_ptr + expert.to(tl.int64) * w_expert_stride + output[None, :].to(tl.int64) * w_output_stride
     w_at += deep[:, None].to(tl.int64) * w_input_stride
     y = tl.zeros((HIGH, WIDE), tl.float32)
@@ -146,120 +162,139 @@ def _product_kernel(
 
 @jit
 def _weight_kernel(
-    a_ptr,
-    b_ptr,
+    x_ptr,
+    dy_ptr,
     offsets_ptr,
+    sources_ptr,
     dw_ptr,
-    a_stride,
-    b_stride,
-    rows,
-    columns,
+    x_stride,
+    dy_stride,
+    each,
+    outputs,
+    inputs,
+    SORTED: tl.constexpr,
+    TRANSPOSED: tl.constexpr,
     UPCAST: tl.constexpr,
-    HIGH: tl.constexpr,
-    WIDE: tl.constexpr,
+    SIDE: tl.constexpr,
     DEEP: tl.constexpr,
 ):
-    """dw[e] = sum over the expert's tokens of a[t] b[t]^T: [rows, columns]."""
-    across = tl.cdiv(columns, WIDE)
     expert = tl.program_id(1)
-    row = tl.program_id(0) // across * HIGH + tl.arange(0, HIGH)
-    column = tl.program_id(0) % across * WIDE + tl.arange(0, WIDE)
     start = tl.load(offsets_ptr + expert - 1, mask=expert > 0, other=0)
     end = tl.load(offsets_ptr + expert)
-    dw = tl.zeros((HIGH, WIDE), tl.float32)
+    across = tl.cdiv(inputs, SIDE)
+    output = tl.program_id(0) // across * SIDE + tl.arange(0, SIDE)
+    column = tl.program_id(0) % across * SIDE + tl.arange(0, SIDE)
+    dw = tl.zeros((SIDE, SIDE), tl.float32)  # as it lies in memory: [output, input], or transposed
     for at in range(start, end, DEEP):
         token = (at + tl.arange(0, DEEP)).to(tl.int64)
-        a_at, b_at = a_ptr + token[None, :] * a_stride + row[:, None], b_ptr + token[:, None] * b_stride + column
-        a = tl.load(a_at, mask=(token < end)[None, :] & (row < rows)[:, None], other=0.0)
-        b = tl.load(b_at, mask=(token < end)[:, None] & (column < columns)[None, :], other=0.0)
+        here = token < end
+        row = token if SORTED else tl.load(sources_ptr + token, mask=here, other=0) // each
+        if TRANSPOSED:
+            x_at, x_here = x_ptr + row[None, :] * x_stride + column[:, None], here[None, :] & (column < inputs)[:, None]
+            dy_at, dy_here = dy_ptr + token[:, None] * dy_stride + output, here[:, None] & (output < outputs)[None, :]
+        else:
+            x_at, x_here = x_ptr + row[:, None] * x_stride + column, here[:, None] & (column < inputs)[None, :]
+            dy_at = dy_ptr + token[None, :] * dy_stride + output[:, None]
+            dy_here = here[None, :] & (output < outputs)[:, None]
+        x, dy = tl.load(x_at, mask=x_here, other=0.0), tl.load(dy_at, mask=dy_here, other=0.0)
         if UPCAST:
-            a, b = a.to(tl.float32), b.to(tl.float32)
-        dw = tl.dot(a, b, dw, input_precision="ieee")
-    dw_at = dw_ptr + (expert.to(tl.int64) * rows + row[:, None]) * columns + column[None, :]
-    tl.store(dw_at, dw.to(dw_ptr.dtype.element_ty), mask=(row < rows)[:, None] & (column < columns)[None, :])
-
-
-@jit
-def _bias_kernel(dy_ptr, offsets_ptr, db_ptr, dy_stride, outputs, HIGH: tl.constexpr, WIDE: tl.constexpr):
-    expert = tl.program_id(1)
-    output = tl.program_id(0) * WIDE + tl.arange(0, WIDE)
-    start = tl.load(offsets_ptr + expert - 1, mask=expert > 0, other=0)
-    end = tl.load(offsets_ptr + expert)
-    db = tl.zeros((HIGH, WIDE), tl.float32)
-    for at in range(start, end, HIGH):
-        token = (at + tl.arange(0, HIGH)).to(tl.int64)
-        inside = (token < end)[:, None] & (output < outputs)[None, :]
-        db += tl.load(dy_ptr + token[:, None] * dy_stride + output[None, :], mask=inside, other=0.0).to(tl.float32)
-    tl.store(db_ptr + expert * outputs + output, tl.sum(db, 0).to(db_ptr.dtype.element_ty), mask=output < outputs)
+            x, dy = x.to(tl.float32), dy.to(tl.float32)
+        left, right = (x, dy) if TRANSPOSED else (dy, x)
+        dw = tl.dot(left, right, dw, input_precision="ieee")
+    dw_ptr += expert.to(tl.int64) * outputs * inputs
+    if TRANSPOSED:
+        dw_at, inside = column[:, None].to(tl.int64) * outputs + output, (column < inputs)[:, None] & (output < outputs)
+    else:
+        dw_at, inside = output[:, None].to(tl.int64) * inputs + column, (output < outputs)[:, None] & (column < inputs)
+    tl.store(dw_ptr + dw_at, dw.to(dw_ptr.dtype.element_ty), mask=inside)
 
 
 class _GroupedLinear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x_TK: Tensor, weight_ENK: Tensor, offsets_E: Tensor, bias_EN: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x_TK, weight_ENK, offsets_E)
-        ctx.bias_dtype = None if bias_EN is None else bias_EN.dtype
-        return _product(x_TK, weight_ENK, offsets_E, bias_EN)
+    def forward(
+        ctx: Any,
+        x_TK: Tensor,
+        weight_ENK: Tensor,
+        offsets_E: Tensor,
+        bias_EN: Tensor | None,
+        order: ExpertOrder | None,
+    ) -> Tensor:
+        x_wanted, weight_wanted, *_ = ctx.needs_input_grad
+        # what is frozen, as under adapters, needs nothing kept of the other
+        ctx.save_for_backward(x_TK if weight_wanted else None, weight_ENK if x_wanted else None, offsets_E)
+        ctx.order, ctx.transposed = order, weight_ENK.stride(1) == 1 < weight_ENK.stride(2)
+        return _product(x_TK, weight_ENK, offsets_E, bias_EN, order)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x_TK, weight_ENK, offsets_E = ctx.saved_tensors
-        x_wanted, weight_wanted, _, bias_wanted = ctx.needs_input_grad
-        dy_TN = as_rows(dy)
-        dx_TK = _product(dy_TN, weight_ENK.transpose(1, 2), offsets_E, None) if x_wanted else None
-        dweight_ENK = None
-        if weight_wanted and weight_ENK.stride(1) == 1:  # transposed: the gradient lies as the weight does
-            dweight_ENK = _weight_gradient(x_TK, dy_TN, offsets_E).transpose(1, 2)
-        elif weight_wanted:
-            dweight_ENK = _weight_gradient(dy_TN, x_TK, offsets_E)
-        return dx_TK, dweight_ENK, None, _bias_gradient(dy_TN, offsets_E) if bias_wanted else None
+        dy_TN, order = as_rows(dy), ctx.order
+        dx_TK = dweight_ENK = dbias_EN = None
+        if weight_ENK is not None:
+            dx_TK = _product(dy_TN, weight_ENK.transpose(1, 2), offsets_E, None, None)
+            dx_TK = dx_TK if order is None else gathered(dx_TK, order)
+        if x_TK is not None:
+            dweight_ENK = _weight_gradient(x_TK, dy_TN, offsets_E, order, transposed=ctx.transposed)
+        if ctx.needs_input_grad[3]:
+            ones_T1 = dy_TN.new_ones(1, 1).expand(len(dy_TN), 1)  # a bias is the weight of an input that is 1
+            dbias_EN = _weight_gradient(ones_T1, dy_TN, offsets_E, None, transposed=False).squeeze(2)
+        return dx_TK, dweight_ENK, None, dbias_EN, None
 
 
-def _product(x_TK: Tensor, weight_ENK: Tensor, offsets_E: Tensor, bias_EN: Tensor | None) -> Tensor:
-    (tokens, inputs), (experts, outputs, _) = x_TK.shape, weight_ENK.shape
+def _product(
+    x_TK: Tensor, weight_ENK: Tensor, offsets_E: Tensor, bias_EN: Tensor | None, order: ExpertOrder | None
+) -> Tensor:
+    experts, outputs, inputs = weight_ENK.shape
+    tokens = len(x_TK) if order is None else len(order.sources)
     y_TN = torch.empty(tokens, outputs, dtype=x_TK.dtype, device=x_TK.device)
     high = min(max(power_of_two(tokens // max(experts, 1)), 16), _widest(x_TK))  # an expert's usual share of the tokens
-    wide, deep = _widest(x_TK), 64 if x_TK.element_size() == 2 else 32
-    cut = {"HIGH": high, "WIDE": wide, "DEEP": deep, "num_warps": 8 if high * wide > 8192 else 4}
+    cut = {"HIGH": high, "WIDE": _widest(x_TK), "DEEP": _deep(x_TK)}
     tiles = tokens // high + experts + 1
     bias = x_TK if bias_EN is None else bias_EN.contiguous()
+    sources, each = (offsets_E, 1) if order is None else (order.sources, order.each)
     launch(
         _product_kernel,
-        (tiles * divide_up(outputs, wide),),
-        *(x_TK, weight_ENK, bias, offsets_E, y_TN, x_TK.stride(0), *weight_ENK.stride()),
+        (tiles * divide_up(outputs, cut["WIDE"]),),
+        *(x_TK, weight_ENK, bias, offsets_E, sources, y_TN, x_TK.stride(0), each, *weight_ENK.stride()),
         *(tokens, experts, outputs, inputs, tiles),
         BIAS=bias_EN is not None,
+        SORTED=order is None,
         UPCAST=interpreted(),
         EXPERTS=power_of_two(experts + 1),
         TOGETHER=8,
+        num_warps=8 if high * cut["WIDE"] > 8192 else 4,
         **cut,
     )
     return y_TN
 
 
-def _weight_gradient(a_TR: Tensor, b_TC: Tensor, offsets_E: Tensor) -> Tensor:
-    rows, columns, experts = a_TR.shape[1], b_TC.shape[1], len(offsets_E)
-    dw_ERC = torch.empty(experts, rows, columns, dtype=a_TR.dtype, device=a_TR.device)
-    side, deep = _widest(a_TR), 64 if a_TR.element_size() == 2 else 32
-    cut = {"HIGH": side, "WIDE": side, "DEEP": deep, "num_warps": 8 if side > 64 else 4}
+def _weight_gradient(
+    x_TK: Tensor, dy_TN: Tensor, offsets_E: Tensor, order: ExpertOrder | None, *, transposed: bool
+) -> Tensor:
+    outputs, inputs, experts = dy_TN.shape[1], x_TK.shape[1], len(offsets_E)
+    high, wide = (inputs, outputs) if transposed else (outputs, inputs)
+    dw = torch.empty(experts, high, wide, dtype=x_TK.dtype, device=x_TK.device)
+    sources, each = (offsets_E, 1) if order is None else (order.sources, order.each)
+    side = _widest(x_TK)
     launch(
         _weight_kernel,
-        (divide_up(rows, side) * divide_up(columns, side), experts),
-        *(a_TR, b_TC, offsets_E, dw_ERC, a_TR.stride(0), b_TC.stride(0), rows, columns),
+        (divide_up(outputs, side) * divide_up(inputs, side), experts),
+        *(x_TK, dy_TN, offsets_E, sources, dw, x_TK.stride(0), dy_TN.stride(0), each, outputs, inputs),
+        SORTED=order is None,
+        TRANSPOSED=transposed,
         UPCAST=interpreted(),
-        **cut,
+        SIDE=side,
+        DEEP=_deep(x_TK),
+        num_warps=8 if side > 64 else 4,
     )
-    return dw_ERC
-
-
-def _bias_gradient(dy_TN: Tensor, offsets_E: Tensor) -> Tensor:
-    outputs, experts = dy_TN.shape[1], len(offsets_E)
-    db_EN = torch.empty(experts, outputs, dtype=dy_TN.dtype, device=dy_TN.device)
-    programs = (divide_up(outputs, 64), experts)
-    launch(_bias_kernel, programs, dy_TN, offsets_E, db_EN, dy_TN.stride(0), outputs, HIGH=32, WIDE=64, num_warps=4)
-    return db_EN
+    return dw.transpose(1, 2) if transposed else dw
 
 
 def _widest(x: Tensor) -> int:
     """Tiles of 128 x 64 in two bytes, and 64 x 32 in four: 32 and 16 KiB a stage of the pipeline, for both operands."""
     return 128 if x.element_size() == 2 else 64
+
+
+def _deep(x: Tensor) -> int:
+    return 64 if x.element_size() == 2 else 32
