@@ -1,16 +1,25 @@
 """Quantised weights, and linear layers that hold one.
 
 A format is a module of `runner.kernels.formats`, where its formula and its source stand. Shapes: N outputs, K inputs.
+
+A model is kept in one file of safetensors: its state dict, with the parts of quantised weights under names of their own
+and as they are; and in the file's metadata under `quantised` JSON: {layer: {"format": "nf4", "shape": [N, K], "dtype":
+"bfloat16"}}. `model.save_pretrained` keeps the same tensors, but not that JSON, without which they mean nothing.
 """
 
 from __future__ import annotations
 
+import json
 import math
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -124,13 +133,13 @@ class QuantisedLinear(nn.Module):
     `NAME.bias`. Casting the layer to another dtype leaves the parts as they are and changes what they dequantise to.
     """
 
-    def __init__(self, weight: QuantisedWeight, bias: Tensor | None = None) -> None:
+    def __init__(self, weight: QuantisedWeight, bias: nn.Parameter | None = None) -> None:
         super().__init__()
         self.format, self.dtype = weight.format, weight.dtype
         self.out_features, self.in_features = weight.shape
         for name, part in weight.parts.items():
             self.register_buffer(name, part)
-        self.register_parameter("bias", None if bias is None else nn.Parameter(bias, requires_grad=bias.requires_grad))
+        self.register_parameter("bias", bias)
 
     @classmethod
     def from_linear(cls, linear: nn.Linear, format: str) -> QuantisedLinear:  # noqa: A002
@@ -144,7 +153,7 @@ class QuantisedLinear(nn.Module):
         shape: tuple[int, int],
         *,
         dtype: torch.dtype,
-        bias: Tensor | None = None,
+        bias: nn.Parameter | None = None,
         device: torch.device | str = "cpu",
     ) -> QuantisedLinear:
         """A layer of zeros, for a state dict to fill."""
@@ -194,7 +203,7 @@ class _Linear(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         dx = dy @ ctx.weight.dequantise(dy.dtype) if ctx.needs_input_grad[0] else None
-        dbias = dy.flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None
+        dbias = dy.reshape(-1, dy.shape[-1]).sum(0) if ctx.needs_input_grad[1] else None
         return dx, dbias, None
 
 
@@ -204,14 +213,11 @@ def quantise_linears(model: nn.Module, format: str, skip: Collection[str] = SKIP
     What has a word of `skip` between the dots of its name stays, and so does a weight that another module shares, and
     a subclass of nn.Linear. Raises ValueError where nothing is left to quantise.
     """
-    used = [id(p) for m in model.modules() for p in m._parameters.values() if p is not None]
+    used = Counter(id(p) for module in model.modules() for p in module._parameters.values() if p is not None)
     found = [
         name
         for name, module in model.named_modules()
-        if type(module) is nn.Linear
-        and not set(name.split(".")) & set(skip)
-        and used.count(id(module.weight)) == 1
-        and name
+        if name and type(module) is nn.Linear and not set(name.split(".")) & set(skip) and used[id(module.weight)] == 1
     ]
     if not found:
         raise ValueError(f"No linear layer of {type(model).__name__} is left to quantise; skipped are {sorted(skip)}.")
@@ -220,3 +226,39 @@ def quantise_linears(model: nn.Module, format: str, skip: Collection[str] = SKIP
         assert isinstance(linear, nn.Linear)
         model.set_submodule(name, QuantisedLinear.from_linear(linear, format))
     return found
+
+
+def save_quantised(model: nn.Module, path: Path) -> None:
+    """Write `model` to one file of safetensors, bit for bit; weights that modules share are written once."""
+    layers = {
+        name: {"format": module.format, "shape": list(module.weight.shape), "dtype": str(module.dtype).split(".")[1]}
+        for name, module in model.named_modules()
+        if isinstance(module, QuantisedLinear)
+    }
+    save_model(model, str(path), metadata={"format": "pt", "quantised": json.dumps(layers, sort_keys=True)})
+
+
+def load_quantised(model: nn.Module, path: Path) -> None:
+    """Fill `model`, not quantised and of the same architecture, from a file that `save_quantised` wrote, in place.
+
+    Its linear layers become those of the file; all else keeps the model's dtype. Raises ValueError where the file names
+    layers that the model does not have, or tells of none at all.
+    """
+    with safe_open(path, "pt") as file:
+        said = (file.metadata() or {}).get("quantised")
+    if said is None:
+        raise ValueError(f"{str(path)!r} does not say how it is quantised: it was not written by save_quantised.")
+    layers = {name: _empty(model, name, word, path) for name, word in json.loads(said).items()}
+    for name, layer in layers.items():
+        model.set_submodule(name, layer)
+    load_model(model, path)
+
+
+def _empty(model: nn.Module, name: str, word: Mapping[str, Any], path: Path) -> QuantisedLinear:
+    """The layer, still to be filled, that takes the place of the linear one of that name."""
+    linear, shape = dict(model.named_modules()).get(name), (word["shape"][0], word["shape"][1])
+    if not isinstance(linear, nn.Linear) or tuple(linear.weight.shape) != shape:
+        raise ValueError(f"{str(path)!r} has a linear layer {name!r} of {shape}; the model has {linear!r} there.")
+    dtype, device = getattr(torch, word["dtype"]), linear.weight.device
+    layer = QuantisedLinear.empty(word["format"], shape, dtype=dtype, bias=linear.bias, device=device)
+    return layer.train(linear.training)

@@ -14,6 +14,7 @@ A weight [N, K] has N outputs and K inputs, as that of a linear layer. Every for
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,6 +46,7 @@ def names() -> list[str]:
     return sorted(path.stem for path in Path(__file__).parent.glob("[!_]*.py"))
 
 
+@functools.cache  # it is asked for in every forward pass
 def load(name: str) -> Format:
     """The format of that name; raises ValueError where there is none."""
     if name not in names():

@@ -63,7 +63,7 @@ def quantise(weight_NK: Tensor) -> dict[str, Tensor]:
     found = torch.bucketize(divided(nested, scales), _between(_dynamic().to(scales.device)), out_int32=True)
     return {
         "codes": codes,
-        "absmax_codes": found.to(torch.uint8).flatten()[: len(centred)].view(absmax.shape),
+        "absmax_codes": found.flatten()[: len(centred)].to(torch.uint8).view(absmax.shape),
         "absmax_scales": scales.flatten(),
         "absmax_offset": offset.view(1),
     }
