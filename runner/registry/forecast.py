@@ -13,7 +13,7 @@ from runner.schema.errors import PlanError
 
 Facts = Mapping[str, Any]
 Precision = Literal["bf16", "fp16", "fp32"]
-Quantize = Literal["none", "nf4", "int4", "int8", "fp8"]
+Quantize = Literal["none", "nf4", "int4", "int8", "fp8", "fp8_block"]
 WIDTH: Mapping[str, int] = {"bf16": 2, "fp16": 2, "fp32": 4}  # bytes
 CHUNK = 1024  # tokens whose logits a chunked loss holds at a time
 
@@ -81,14 +81,16 @@ def weights(facts: Facts, width: int, quantize: Quantize) -> int:
     """Bytes of the weights; of quantised ones only the matrices of the layers are, routers and embeddings stay.
 
     nf4 with double quantisation: a code of 4 bits, a scale of 8 bits for 64 of them, an fp32 scale for 256 scales
-    (Dettmers et al. 2023, QLoRA, section 3). int4: a 16-bit scale for 128. int8 and fp8: an fp32 scale a row.
+    (Dettmers et al. 2023, QLoRA, section 3). int4: a 16-bit scale and an 8-bit zero for 128. int8 and fp8: an fp32
+    scale a row, taken to be as long as the hidden size; fp8_block: one for 128 x 128. See `runner.kernels.formats`.
     """
     bits = {
         "none": 8.0 * width,
         "nf4": 4 + 8 / 64 + 32 / (64 * 256),
-        "int4": 4 + 16 / 128,
+        "int4": 4 + (16 + 8) / 128,
         "int8": 8 + 32 / facts["hidden"],
         "fp8": 8 + 32 / facts["hidden"],
+        "fp8_block": 8 + 32 / (128 * 128),
     }[quantize]
     packed = facts["quantisable_parameters"]
     return int((facts["parameters"] - packed) * width + packed * bits / 8)

@@ -9,7 +9,9 @@ import peft
 import pytest
 import torch
 
-from runner.registry.forecast import activations, forecast, logits, max_documents, rank_of
+from runner.kernels import formats
+from runner.kernels.quantised import size
+from runner.registry.forecast import QUANTIZE, activations, forecast, logits, max_documents, rank_of, weights
 from runner.registry.recognise import families
 from runner.registry.resolve import resolve
 from runner.schema.errors import PlanError
@@ -88,8 +90,19 @@ def test_a_published_shape() -> None:
     assert small["trainable_parameters"] == 41_943_040
     assert small["weights"] - 4 * small["trainable_parameters"] == pytest.approx(5.70e9, rel=0.01)
     assert small["total"]["saving"] < small["total"]["plain"] < full["total"]["plain"]
-    sizes = [forecast(LLAMA, rank=16, quantize=how)["weights"] for how in ("none", "int8", "fp8", "nf4", "int4")]
+    sizes = [forecast(LLAMA, rank=16, quantize=how)["weights"] for how in ("none", "int8", "fp8", "int4", "nf4")]
     assert sizes == sorted(sizes, reverse=True)
+
+
+@pytest.mark.parametrize("how", [how for how in QUANTIZE if how != "none"])
+def test_quantised_weights_have_the_size_of_their_format(how: Any) -> None:
+    """To the offset of every weight in nf4, and to the rows of int8 and fp8 that are longer than the hidden size."""
+    layer = [(4096, 4096), (1024, 4096), (1024, 4096), (4096, 4096), (14336, 4096), (14336, 4096), (4096, 14336)]
+    assert 32 * sum(rows * columns for rows, columns in layer) == LLAMA["quantisable_parameters"]
+    held = 32 * sum(size(how, shape) for shape in layer)
+    rest = 2 * (LLAMA["parameters"] - LLAMA["quantisable_parameters"])
+    assert weights(LLAMA, 2, how) - rest == pytest.approx(held, rel=1e-6 if "8" not in how or "_" in how else 2e-4)
+    assert set(QUANTIZE) == {"none", *formats.names()}
 
 
 def test_documents_of_a_packed_row_stay_below_int32() -> None:
