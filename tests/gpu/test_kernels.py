@@ -14,10 +14,13 @@ from tests.kernels.ops.test_geglu import *  # noqa: F403
 from tests.kernels.ops.test_grouped_linear import *  # noqa: F403
 from tests.kernels.ops.test_layer_norm import *  # noqa: F403
 from tests.kernels.ops.test_linear_cross_entropy import *  # noqa: F403
+from tests.kernels.ops.test_lora_linear import *  # noqa: F403
+from tests.kernels.ops.test_paged_attention import *  # noqa: F403
 from tests.kernels.ops.test_qk_norm_rope import *  # noqa: F403
 from tests.kernels.ops.test_rms_norm import *  # noqa: F403
 from tests.kernels.ops.test_rope import *  # noqa: F403
 from tests.kernels.ops.test_swiglu import *  # noqa: F403
+from tests.kernels.ops.test_varlen_attention import *  # noqa: F403
 
 pytestmark = [
     pytest.mark.gpu,
