@@ -1,0 +1,323 @@
+"""Which keys each query sees: built once a forward pass and kind of mask, it takes the mask's place in every layer.
+
+transformers calls a registered mask function once for full and once for sliding layers, and hands what it returns to
+every layer. A `Plan` says what that mask is made of, cuts the rows into documents for kernels that need no mask, and
+holds the dense mask only once a backend asks for it. Shapes: B rows, Q queries and K keys a row, T tokens of all rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import masking_utils
+from transformers.masking_utils import (
+    and_masks,
+    bidirectional_mask_function,
+    causal_mask_function,
+    packed_sequence_mask_function,
+    sdpa_mask,
+    sliding_window_bidirectional_overlay,
+    sliding_window_overlay,
+)
+
+# transformers gives a mask as closures: they are known by their code, and by the values that they close over
+_AND = and_masks(causal_mask_function).__code__
+_WINDOW = sliding_window_overlay(1).__code__
+_WINDOW_BOTH_WAYS = sliding_window_bidirectional_overlay(1).__code__
+_PACKED = packed_sequence_mask_function(torch.zeros(1, 1)).__code__
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pattern:
+    """What a mask is made of, beside padding."""
+
+    causal: bool = False
+    window: int | None = None  # |query - key| < window, and the query's own key counts
+    ids: Tensor | None = None  # [B, Q]: the document of each token of packed rows
+    other: str | None = None  # the part that documents and a window cannot express
+
+
+def read(mask_function: Callable[..., Any]) -> Pattern:
+    """The pattern of a mask function of transformers; whatever is not known by its code is `other`."""
+    causal, window, ids, other = False, None, None, None
+    both_ways = False
+    for part in _parts(mask_function):
+        code, inside = getattr(part, "__code__", None), _closed_over(part)
+        if part is causal_mask_function:
+            causal = True
+        elif part is bidirectional_mask_function:
+            both_ways = True
+        elif code is _WINDOW:
+            window = inside["sliding_window"]
+        elif code is _WINDOW_BOTH_WAYS:
+            window, both_ways = inside["sliding_window"] + 1, True
+        elif code is _PACKED:
+            ids = inside["packed_sequence_mask"]
+        else:
+            other = getattr(part, "__qualname__", repr(part)).removesuffix(".<locals>.inner_mask")
+    if causal == both_ways:
+        other = other or "a pattern that is neither causal nor both ways"
+    return Pattern(causal=causal, window=window, ids=ids, other=other)
+
+
+def _parts(mask_function: Callable[..., Any]) -> list[Callable[..., Any]]:
+    if getattr(mask_function, "__code__", None) is not _AND:
+        return [mask_function]
+    return [part for one in _closed_over(mask_function)["mask_functions"] for part in _parts(one)]
+
+
+def _closed_over(function: Any) -> dict[str, Any]:
+    cells = getattr(function, "__closure__", None) or ()
+    return {name: cell.cell_contents for name, cell in zip(function.__code__.co_freevars, cells, strict=True)}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Documents:
+    """The rows laid end to end and cut: the queries of a document see its keys and no others."""
+
+    queries: Tensor  # int32 [documents + 1], on the device: where each begins, and the end
+    keys: Tensor  # the same of their keys
+    longest_query: int
+    longest_key: int
+    rows: bool = False  # each row is one document
+
+    @property
+    def count(self) -> int:
+        return len(self.queries) - 1
+
+    @cached_property
+    def lengths(self) -> tuple[list[int], list[int]]:
+        """Queries and keys of each document: waits for a GPU, once."""
+        return self.queries.diff().tolist(), self.keys.diff().tolist()
+
+
+def rows_of(batch: int, queries: int, keys: int, device: torch.device) -> Documents:
+    """Each row a document of its own."""
+    at = torch.arange(batch + 1, dtype=torch.int32, device=device)
+    return Documents(queries=at * queries, keys=at * keys, longest_query=queries, longest_key=keys, rows=True)
+
+
+class Tokens:
+    """Documents of rows by the ids of their tokens, or by their padding. Read from the device once."""
+
+    def __init__(self, *, ids: Tensor | None = None, padding: Tensor | None = None) -> None:
+        self._ids = ids
+        self._padding = padding
+
+    @cached_property
+    def documents(self) -> Documents | str:
+        """A run of equal ids is a document; padding is one too, which nothing looks at. Or why it cannot be cut."""
+        given = self._padding if self._ids is None else self._ids
+        assert given is not None
+        ids_BT = given.to("cpu")  # the one wait for the device in a step
+        starts_BT = torch.ones_like(ids_BT, dtype=torch.bool)
+        starts_BT[:, 1:] = ids_BT[:, 1:] != ids_BT[:, :-1]
+        if self._padding is not None and int((starts_BT & ids_BT).sum(1).max()) > 1:
+            return "padding amid the tokens of a row"
+        batch, length = ids_BT.shape
+        if int(starts_BT.sum()) == batch and (self._ids is not None or bool(ids_BT.all())):
+            return rows_of(batch, length, length, given.device)
+        starts = torch.cat([starts_BT.flatten().nonzero().flatten(), torch.tensor([ids_BT.numel()])])
+        longest = int(starts.diff().max())
+        edges = starts.to(torch.int32).to(given.device, non_blocking=True)
+        return Documents(queries=edges, keys=edges, longest_query=longest, longest_key=longest)
+
+
+class Plan:
+    """Stands where layers expect a mask. Has the rank and shape of one, so that transformers leaves it as it is."""
+
+    ndim = 4
+
+    def __init__(
+        self,
+        pattern: Pattern,
+        *,
+        batch: int,
+        queries: int,
+        keys: int,
+        device: torch.device,
+        layout: Callable[[], Documents | str],
+        dense: Callable[[], Tensor],
+    ) -> None:
+        self.pattern = pattern
+        self.shape = (batch, 1, queries, keys)
+        self.device = device
+        self._layout = layout
+        self._dense = dense
+        self._cut: tuple[Tensor, Plan] | None = None
+        self.blocks: Any = None  # the BlockMask of FlexAttention, once it is built
+
+    @cached_property
+    def layout(self) -> Documents | str:
+        """The documents, or why the mask cannot be had from documents, `causal` and `window` alone."""
+        return self._layout()
+
+    @cached_property
+    def dense(self) -> Tensor:
+        """True where a query sees a key: [B, 1, Q, K], or what the caller gave, which may be added to scores."""
+        return self._dense()
+
+    @cached_property
+    def free(self) -> bool:
+        """No mask has to be held: whole rows, causal over all of their keys or both ways."""
+        if not isinstance(self.layout, Documents) or not self.layout.rows:
+            return False
+        _, _, queries, keys = self.shape
+        square = queries in {1, keys} or not self.pattern.causal
+        return square and (self.pattern.window is None or keys <= self.pattern.window)
+
+    @property
+    def leans(self) -> bool:
+        """`is_causal` for the kernels of torch, which need no mask where `free` is true."""
+        return self.pattern.causal and self.shape[2] > 1
+
+    def cut(self, queries: Tensor, keys: Tensor, *, longest_query: int, longest_key: int) -> Plan:
+        """This plan over documents that a data collator names; the same for every layer of a step."""
+        if self._cut is None or self._cut[0] is not queries:
+            documents = Documents(
+                queries=queries.to(torch.int32),
+                keys=keys.to(torch.int32),
+                longest_query=longest_query,
+                longest_key=longest_key,
+            )
+            self._cut = (queries, _of_documents(documents, self.pattern, shape=self.shape, device=self.device))
+        return self._cut[1]
+
+
+def unmasked(*, batch: int, queries: int, keys: int, causal: bool, window: int | None, device: torch.device) -> Plan:
+    """The plan of a layer that is given no mask at all."""
+    documents = rows_of(batch, queries, keys, device)
+    pattern = Pattern(causal=causal and queries > 1, window=window)
+    return _of_documents(documents, pattern, shape=(batch, 1, queries, keys), device=device)
+
+
+def given(mask: Tensor, *, batch: int, queries: int, keys: int) -> Plan:
+    """The plan of a mask that the caller made: it is taken as it is."""
+    return Plan(
+        Pattern(other="the caller's own"),
+        batch=batch,
+        queries=queries,
+        keys=keys,
+        device=mask.device,
+        layout=lambda: "a mask of the caller's own",
+        dense=lambda: mask,
+    )
+
+
+def of_mask_function(
+    *,
+    batch_size: int,
+    q_length: int,
+    kv_length: int,
+    q_offset: int | Tensor = 0,
+    kv_offset: int = 0,
+    mask_function: Callable[..., Any] = causal_mask_function,
+    attention_mask: Tensor | None = None,
+    tokens: Callable[[Tensor | None, Tensor | None], Tokens] | None = None,
+    **rest: Any,
+) -> Plan:
+    """The plan of what transformers asks a mask function for; `tokens` lets kinds of masks share what they read."""
+    pattern = read(mask_function)
+    device = torch.device(rest.get("device", "cpu"))
+    padding = masking_utils.prepare_padding_mask(attention_mask, kv_length, kv_offset)
+    if padding is not None:
+        padding = padding[:, kv_offset : kv_offset + kv_length]
+    aligned = isinstance(q_offset, int) and q_offset + q_length == kv_offset + kv_length
+    config = rest["config"]
+    whole = rows_of(batch_size, q_length, kv_length, device)
+    read_tokens = (tokens or _own_tokens)(pattern.ids, padding)
+    arguments: Mapping[str, Any] = {
+        **rest,
+        "batch_size": batch_size,
+        "q_length": q_length,
+        "kv_length": kv_length,
+        "q_offset": q_offset,
+        "kv_offset": kv_offset,
+        "mask_function": mask_function,
+        "attention_mask": attention_mask,
+        "allow_is_causal_skip": False,
+        "allow_is_bidirectional_skip": False,
+    }
+
+    # whose keys are padded, where a layer may look at another model's, transformers does not say
+    crossed = getattr(config, "add_cross_attention", False) or config.is_encoder_decoder
+
+    def layout() -> Documents | str:
+        reasons = {
+            f"a mask with {pattern.other}": pattern.other is not None,
+            "keys that no query has reached (a static cache)": not aligned and bool(pattern.causal or pattern.window),
+            "packed rows with padding": pattern.ids is not None and padding is not None,
+            "padding that may be of another's keys": padding is not None and not pattern.causal and crossed,
+        }
+        reason = next((reason for reason, holds in reasons.items() if holds), None)
+        if reason is not None:
+            return reason
+        found = whole if pattern.ids is None and padding is None else read_tokens.documents
+        if q_length == kv_length or isinstance(found, str):
+            return found
+        return whole if found.rows else "padding before other keys"
+
+    return Plan(
+        pattern,
+        batch=batch_size,
+        queries=q_length,
+        keys=kv_length,
+        device=device,
+        layout=layout,
+        dense=lambda: sdpa_mask(**arguments),
+    )
+
+
+def _own_tokens(ids: Tensor | None, padding: Tensor | None) -> Tokens:
+    return Tokens(ids=ids, padding=padding)
+
+
+def _of_documents(
+    documents: Documents, pattern: Pattern, *, shape: tuple[int, int, int, int], device: torch.device
+) -> Plan:
+    batch, _, queries, keys = shape
+
+    def dense() -> Tensor:
+        row, query, key = (torch.arange(size, device=device) for size in (batch, queries, keys))
+        return places(plan)(row[:, None, None, None], query[:, None], query[:, None], key)
+
+    plan = Plan(
+        Pattern(causal=pattern.causal, window=pattern.window),
+        batch=batch,
+        queries=queries,
+        keys=keys,
+        device=device,
+        layout=lambda: documents,
+        dense=dense,
+    )
+    return plan
+
+
+def places(plan: Plan) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+    """Whether query q of row b sees its key k, as a function (b, head, q, k) of a plan that is cut into documents."""
+    documents, pattern = plan.layout, plan.pattern
+    assert isinstance(documents, Documents)
+    batch, _, queries, keys = plan.shape
+    number_q, at_q = (x.view(batch, queries) for x in _places(documents.queries, batch * queries))
+    number_k, at_k = (x.view(batch, keys) for x in _places(documents.keys, batch * keys))
+
+    def seen(b: Tensor, _head: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        together = number_q[b, q] == number_k[b, k]
+        ahead = at_k[b, k] - at_q[b, q]
+        if pattern.causal:
+            together = together & (ahead <= 0)
+        return together if pattern.window is None else together & (ahead.abs() < pattern.window)
+
+    return seen
+
+
+def _places(edges: Tensor, tokens: int) -> tuple[Tensor, Tensor]:
+    """The number of each token's document, and its place from the document's end: the last query meets the last key."""
+    at = torch.arange(tokens, device=edges.device, dtype=edges.dtype)
+    number = torch.searchsorted(edges[1:], at, right=True)
+    return number, at - edges[1:][number.clamp(max=len(edges) - 2)]
