@@ -129,8 +129,10 @@ def _dequantise_kernel(
 class QuantisedLinear(nn.Module):
     """y = x W^T + b with a quantised W, which is not trained; neither it nor its gradient is kept for backward.
 
-    Its parts are buffers: `NAME.codes`, `NAME.scales` and so on in a state dict, as the format lists them, and
-    `NAME.bias`. Casting the layer to another dtype leaves the parts as they are and changes what they dequantise to.
+    Its parts are buffers, held as bytes, which no cast of the model changes (it changes what they dequantise to) and
+    every backend of torch.distributed can send. In a state dict they have their own dtypes: `NAME.codes`, `NAME.scales`
+    and so on, as the format lists them, and `NAME.bias`. DistributedDataParallel sends buffers in every forward pass
+    unless it is told ``broadcast_buffers=False``.
     """
 
     def __init__(self, weight: QuantisedWeight, bias: nn.Parameter | None = None) -> None:
@@ -138,7 +140,7 @@ class QuantisedLinear(nn.Module):
         self.format, self.dtype = weight.format, weight.dtype
         self.out_features, self.in_features = weight.shape
         for name, part in weight.parts.items():
-            self.register_buffer(name, part)
+            self.register_buffer(name, part.contiguous().view(torch.uint8))
         self.register_parameter("bias", bias)
 
     @classmethod
@@ -164,7 +166,7 @@ class QuantisedLinear(nn.Module):
     @property
     def weight(self) -> QuantisedWeight:
         """The weight; it has shape, dtype and device as a tensor has."""
-        parts = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
+        parts = {name: self.get_buffer(name).view(kind) for name, (kind, _) in self._layout().items()}
         shape = (self.out_features, self.in_features)
         return QuantisedWeight(format=self.format, shape=shape, dtype=self.dtype, parts=parts)
 
@@ -180,17 +182,29 @@ class QuantisedLinear(nn.Module):
         features = f"in_features={self.in_features}, out_features={self.out_features}"
         return f"{features}, bias={self.bias is not None}, format={self.format!r}"
 
+    def _layout(self) -> formats.Layout:
+        return formats.load(self.format).layout(self.out_features, self.in_features)
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantisedLinear:
-        """As torch does `.to()` and its like; parts go through it as bytes, which are moved but never cast."""
-        parts = self.weight.parts
+        """As torch does `.to()` and its like: bytes are moved and not cast."""
         self.dtype = fn(torch.empty(0, dtype=self.dtype, device=self.weight.device)).dtype
-        self._buffers.update({name: part.view(torch.uint8) for name, part in parts.items()})
-        try:
-            super()._apply(fn, recurse)
-        finally:
-            moved = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
-            self._buffers.update({name: buffer.view(parts[name].dtype) for name, buffer in moved.items()})
+        super()._apply(fn, recurse)
         return self
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination.update({prefix + name: part for name, part in self.weight.parts.items()})
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, metadata: Any, strict: bool, *messages: list[str]
+    ) -> None:
+        for name, (kind, _) in self._layout().items():
+            part = state_dict.get(prefix + name)
+            if part is not None and part.dtype == kind:
+                state_dict[prefix + name] = part.contiguous().view(torch.uint8)  # in the copy that torch passes around
+            elif part is not None:
+                messages[-1].append(f"{prefix + name} must be {kind}, got {part.dtype}: it was cast on its way")
+        super()._load_from_state_dict(state_dict, prefix, metadata, strict, *messages)
 
 
 class _Linear(torch.autograd.Function):

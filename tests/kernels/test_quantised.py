@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import json
 import math
@@ -237,6 +238,21 @@ def test_casting_a_layer_leaves_its_parts(name: str) -> None:
         assert torch.equal(part.view(torch.uint8), before[key].view(torch.uint8))
     assert layer.to("meta").weight.device.type == "meta"
     assert f"format={name!r}" in repr(layer)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_state_dict_has_the_dtypes_of_the_format_and_is_loaded_with_no_others(name: str) -> None:
+    layer = QuantisedLinear.from_linear(nn.Linear(70, 30), name)
+    state = layer.state_dict()
+    layout = formats.load(name).layout(30, 70)
+    assert {key: (state[key].dtype, tuple(state[key].shape)) for key in layout} == layout
+    assert {buffer.dtype for buffer in layer.buffers()} == {torch.uint8}
+    other = QuantisedLinear.empty(name, (30, 70), dtype=torch.float32, bias=nn.Parameter(torch.zeros(30)))
+    other.load_state_dict(state)
+    assert torch.equal(other.weight.dequantise(), layer.weight.dequantise())
+    with pytest.raises(RuntimeError, match=r"scales must be torch\.(float32|bfloat16), got torch.float16: it was cast"):
+        other.load_state_dict({key: part.half() if "scales" in key else part for key, part in state.items()})
+    assert torch.equal(copy.deepcopy(other).weight.dequantise(), layer.weight.dequantise())
 
 
 def test_linear_layers_of_a_model_but_heads_routers_and_shared_ones() -> None:
