@@ -31,6 +31,7 @@ from runner.kernels.ops.geglu import geglu
 from runner.kernels.ops.grouped_linear import grouped_linear
 from runner.kernels.ops.layer_norm import layer_norm
 from runner.kernels.ops.linear_cross_entropy import linear_cross_entropy
+from runner.kernels.ops.lora_linear import lora_linear
 from runner.kernels.ops.qk_norm_rope import qk_norm_rope
 from runner.kernels.ops.rms_norm import rms_norm
 from runner.kernels.ops.rope import rope
@@ -101,6 +102,17 @@ for dtype in (torch.bfloat16, torch.float32):
 for name in formats.names():
     for shape in ((3, 40), (200, 1000)):
         dequantise(quantise(made(*shape), name), **asked)
+for rows, outputs, dtype, names in (
+    (300, 4096, torch.bfloat16, ["nf4"]),
+    (1, 4096, torch.bfloat16, ["nf4"]),
+    (5, 33, torch.float32, formats.names()),
+):
+    weight = torch.zeros(outputs, 512, dtype=dtype)
+    adapters = (made(16, 512, dtype=torch.float32), made(outputs, 16, dtype=torch.float32))
+    more = {"scale": 2.0, "bias": made(outputs, dtype=dtype)}
+    back(lora_linear(made(rows, 512, dtype=dtype), weight, *adapters, path="epilogue", **more))
+    for name in names:
+        back(lora_linear(made(rows, 512, dtype=dtype), quantise(weight, name), *adapters, path="fused", **more))
 print(*sorted(compiled))
 """
 
