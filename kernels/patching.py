@@ -18,12 +18,13 @@ import torch
 from torch import nn
 
 from runner.kernels import launch, patches
-from runner.kernels.adapters import causal, gated, norms, rotary
+from runner.kernels.adapters import attention, causal, gated, norms, rotary
 from runner.kernels.ledger import Ledger, Line, Wanted
 from runner.kernels.places import Edit, Family, Request, UnfitError, named
 
 Adapter = Callable[[nn.Module, Request], list[Edit]]
 
+BEGIN = {"attention": attention.begin}  # what is begun for the model as a whole, where it has places
 # In the order in which places are looked for: a norm that qk_norm_rope takes is not rms_norm's any more.
 ADAPTERS: Mapping[str, Adapter] = {
     "qk_norm_rope": rotary.norm_and_turn,
@@ -33,6 +34,7 @@ ADAPTERS: Mapping[str, Adapter] = {
     "swiglu": gated.swi,
     "geglu": gated.ge,
     "linear_cross_entropy": causal.loss_of_hidden,
+    "attention": attention.suits,
 }
 GPU_ONLY = {"qk_norm_rope", "rope", "rms_norm", "layer_norm", "swiglu", "geglu"}  # nothing to gain without Triton
 CLASHES = (("rope", "qk_norm_rope"),)  # both turn queries and keys
@@ -51,6 +53,8 @@ class Found:
     edits: dict[str, list[Edit]] = field(default_factory=dict)  # by path
     unfit: dict[str, str] = field(default_factory=dict)  # path -> why
     why: str = ""  # why there are none at all
+    begin: Callable[[], Callable[[], None]] | None = None
+    end: Callable[[], None] | None = None  # of what was begun
 
 
 @dataclass(kw_only=True)
@@ -62,10 +66,7 @@ class Applied:
 
     def undo(self, what: str | None = None) -> None:
         """Take one patch out again, or all; then raises PatchError where others have replaced our forwards since."""
-        kept = []
-        for name in [what] if what else list(self.found):
-            for path, edits in self.found.pop(name).edits.items() if name in self.found else ():
-                kept += [path for edit in reversed(edits) if not _undo(edit)]
+        kept = [path for name in ([what] if what else list(self.found)) for path in _out(self.found.pop(name))]
         if kept:
             raise PatchError(f"{kept[0]!r} and {len(kept) - 1} more have got other forwards since: undo those first.")
 
@@ -100,7 +101,7 @@ def apply(model: nn.Module, wanted: Mapping[str, Wanted], *, with_triton: bool |
     _must_not_clash(found)
     for one in found.values():
         _must_be_had(one, model)
-    _put([edit for one in found.values() for edits in one.edits.values() for edit in edits])
+    _put(list(found.values()))
     lines = [line for name in wanted for line in _lines(name, wanted[name], found.get(name))]
     return Applied(ledger=Ledger(lines=lines), found=found)
 
@@ -159,8 +160,10 @@ def _find(
         found.why = _why_not_here(name, model, with_triton)
     if found.why:
         return found
+    if name in BEGIN:
+        found.begin = BEGIN[name](model, with_triton)
     for path, root, family in families:
-        request = Request(patch=name, family=family, with_triton=with_triton, shared=shared)
+        request = Request(patch=name, model=model, family=family, with_triton=with_triton, shared=shared)
         for inside, module in named(root, family.places.get(name, ()), family.outside):
             if id(module) not in taken:
                 _look(found, ".".join(filter(None, (path, inside))), module, request)
@@ -202,7 +205,7 @@ def _look(found: Found, path: str, module: nn.Module, request: Request) -> None:
     except UnfitError as unfit:
         found.unfit[path] = str(unfit)
         return
-    if edits:
+    if edits or found.begin is not None:
         found.edits[path] = edits
 
 
@@ -233,16 +236,25 @@ def _must_be_had(found: Found, model: nn.Module) -> None:
         )
 
 
-def _put(edits: list[Edit]) -> None:
-    done = []
+def _put(found: list[Found]) -> None:
     try:
-        for edit in edits:
-            edit.module.__dict__[edit.name] = edit.value
-            done.append(edit)
+        for one in found:
+            for edit in (edit for edits in one.edits.values() for edit in edits):
+                edit.module.__dict__[edit.name] = edit.value
+            if one.begin is not None and one.edits:
+                one.end = one.begin()
     except BaseException:
-        for edit in reversed(done):
-            _undo(edit)
+        for one in found:
+            _out(one)
         raise
+
+
+def _out(found: Found) -> list[str]:
+    """Take one patch out; the places that others have changed since."""
+    if found.end is not None:
+        found.end()
+        found.end = None
+    return [path for path, edits in found.edits.items() for edit in reversed(edits) if not _undo(edit)]
 
 
 def _undo(edit: Edit) -> bool:

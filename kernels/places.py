@@ -50,6 +50,7 @@ class Request:
     """What an adapter is told beside the module."""
 
     patch: str
+    model: nn.Module  # as a whole
     family: Family
     with_triton: bool | None
     shared: dict[Any, Any]  # what the places of one call share
