@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
@@ -142,6 +143,7 @@ class QuantisedLinear(nn.Module):
         for name, part in weight.parts.items():
             self.register_buffer(name, part.contiguous().view(torch.uint8))
         self.register_parameter("bias", bias)
+        self._known: tuple[tuple[Any, ...], QuantisedWeight] | None = None  # buffers, and the weight that they are
 
     @classmethod
     def from_linear(cls, linear: nn.Linear, format: str) -> QuantisedLinear:  # noqa: A002
@@ -166,9 +168,13 @@ class QuantisedLinear(nn.Module):
     @property
     def weight(self) -> QuantisedWeight:
         """The weight; it has shape, dtype and device as a tensor has."""
-        parts = {name: self.get_buffer(name).view(kind) for name, (kind, _) in self._layout().items()}
-        shape = (self.out_features, self.in_features)
-        return QuantisedWeight(format=self.format, shape=shape, dtype=self.dtype, parts=parts)
+        held, known = (*self._buffers.values(), self.dtype), self._known
+        if known is None or not all(map(operator.is_, known[0], held)):  # to make it anew takes ten times as long
+            parts = {name: self.get_buffer(name).view(kind) for name, (kind, _) in self._layout().items()}
+            shape = (self.out_features, self.in_features)
+            weight = QuantisedWeight(format=self.format, shape=shape, dtype=self.dtype, parts=parts)
+            self._known = known = (held, weight)
+        return known[1]
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., K] -> [..., N] in x's dtype, or autocast's."""

@@ -252,7 +252,21 @@ def test_a_state_dict_has_the_dtypes_of_the_format_and_is_loaded_with_no_others(
     assert torch.equal(other.weight.dequantise(), layer.weight.dequantise())
     with pytest.raises(RuntimeError, match=r"scales must be torch\.(float32|bfloat16), got torch.float16: it was cast"):
         other.load_state_dict({key: part.half() if "scales" in key else part for key, part in state.items()})
-    assert torch.equal(copy.deepcopy(other).weight.dequantise(), layer.weight.dequantise())
+
+
+def test_the_weight_of_a_layer_is_the_one_that_its_buffers_are_now() -> None:
+    layer, other = (QuantisedLinear.from_linear(nn.Linear(70, 30), "nf4") for _ in range(2))
+    first = layer.weight
+    assert layer.weight is first
+    twin = copy.deepcopy(layer)
+    layer.load_state_dict(other.state_dict())
+    assert torch.equal(layer.weight.dequantise(), other.weight.dequantise())
+    twin.load_state_dict(other.state_dict(), assign=True)
+    assert torch.equal(twin.weight.dequantise(), other.weight.dequantise())
+    twin.codes = torch.full_like(twin.codes, 0x77)
+    assert not twin.weight.dequantise().any()
+    assert layer.weight.dequantise().any()
+    assert layer.to(torch.bfloat16).weight.dequantise().dtype == torch.bfloat16
 
 
 def test_linear_layers_of_a_model_but_heads_routers_and_shared_ones() -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from runner.kernels import formats
+from runner.kernels.launch import jit, launch, tl
 from runner.kernels.ops.dequantise import dequantise, reference
 from runner.kernels.quantised import QuantisedWeight, quantise
 from tests.kernels.criterion import DTYPES, poisoned
@@ -52,6 +53,42 @@ def test_dequantise_gives_every_number_that_a_code_may_stand_for(device: str, na
         parts["absmax_codes"] = torch.randint(0, 256, parts["absmax_codes"].shape, device=device).to(torch.uint8)
     weight = QuantisedWeight(format=name, shape=weight.shape, dtype=torch.float32, parts=parts)
     assert torch.equal(kernel(weight), reference(weight))
+
+
+@pytest.mark.parametrize("blocks", [(16, 32), (32, 64), (64, 128)], ids=str)
+@pytest.mark.parametrize("name", FORMATS)
+def test_dequantise_in_tiles_of_other_kernels(device: str, name: str, blocks: tuple[int, int]) -> None:
+    """Of those that multiply: `decode` takes every tile, and gives 0 outside of the weight."""
+    weight = quantise(torch.randn(40, 140, device=device), name)
+    (rows, columns), high, wide = weight.shape, *blocks
+    padded = torch.full((-(-rows // high) * high, -(-columns // wide) * wide), float("nan"), device=device)
+    options = {"DECODE": formats.load(name).decode, "BLOCK_N": high, "BLOCK_K": wide}
+    programs = (padded.shape[0] // high, padded.shape[1] // wide)
+    launch(tiles_kernel, programs, *weight.operands(), padded, rows, columns, **options, enable_fp_fusion=False)
+    assert torch.equal(padded[:rows, :columns], reference(weight))
+    assert not padded[rows:].any()
+    assert not padded[:, columns:].any()
+
+
+@jit
+def tiles_kernel(
+    a_ptr,
+    b_ptr,
+    c_ptr,
+    d_ptr,
+    e_ptr,
+    out_ptr,
+    rows,
+    columns,
+    DECODE: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    row = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
+    start = tl.program_id(1) * BLOCK_K
+    tile = DECODE(a_ptr, b_ptr, c_ptr, d_ptr, e_ptr, row, row < rows, start, columns, BLOCK_N, BLOCK_K)
+    place = row[:, None] * (tl.num_programs(1) * BLOCK_K) + (start + tl.arange(0, BLOCK_K))[None, :]
+    tl.store(out_ptr + place, tile)
 
 
 @pytest.mark.parametrize("name", FORMATS)
