@@ -1,0 +1,1 @@
+"""What every benchmark of a kernel shares: gate, clock, ceilings of the device, rows."""
