@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from runner.kernels import launch, patches
-from runner.kernels.adapters import attention, causal, gated, norms, rotary
+from runner.kernels.adapters import attention, causal, gated, lora, norms, rotary
 from runner.kernels.ledger import Ledger, Line, Wanted
 from runner.kernels.places import Edit, Family, Request, UnfitError, named
 
@@ -35,6 +35,7 @@ ADAPTERS: Mapping[str, Adapter] = {
     "geglu": gated.ge,
     "linear_cross_entropy": causal.loss_of_hidden,
     "attention": attention.suits,
+    "lora_linear": lora.linear,
 }
 GPU_ONLY = {"qk_norm_rope", "rope", "rms_norm", "layer_norm", "swiglu", "geglu"}  # nothing to gain without Triton
 CLASHES = (("rope", "qk_norm_rope"),)  # both turn queries and keys
@@ -164,7 +165,9 @@ def _find(
         found.begin = BEGIN[name](model, with_triton)
     for path, root, family in families:
         request = Request(patch=name, model=model, family=family, with_triton=with_triton, shared=shared)
-        for inside, module in named(root, family.places.get(name, ()), family.outside):
+        adapter = name == lora.PATCH  # which go wherever the user has put them
+        classes, outside = (lora.CLASSES, "") if adapter else (family.places.get(name, ()), family.outside)
+        for inside, module in named(root, classes, outside):
             if id(module) not in taken:
                 _look(found, ".".join(filter(None, (path, inside))), module, request)
     if not found.edits and not found.unfit:

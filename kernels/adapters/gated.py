@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from runner.kernels.adapters.lora import projected
 from runner.kernels.ops.geglu import geglu
 from runner.kernels.ops.swiglu import swiglu
 from runner.kernels.places import Edit, Function, Request, UnfitError, forward, must_agree, sample
@@ -76,7 +77,7 @@ def _input(module: nn.Module) -> Tensor:
 
 def _separate(product: Function) -> Function:
     def gated(self: Any, x: Tensor) -> Tensor:
-        y: Tensor = self.down_proj(product(self.gate_proj(x), self.up_proj(x)))
+        y: Tensor = self.down_proj(product(*projected(x, self.gate_proj, self.up_proj)))
         return y
 
     return gated

@@ -1,11 +1,13 @@
-"""Every family with its patches against itself without: loss, gradients, training steps; nothing leaks, undo is whole."""
+"""Every family with its patches against itself without: loss, gradients, training; nothing leaks, undo is whole."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import peft
 import pytest
 import torch
+from peft.tuners.lora import LoraLayer
 
 from runner.kernels.patching import ADAPTERS, apply, families_of, known, patched
 from runner.registry.language import PATCHES
@@ -81,7 +83,6 @@ def _same(one: Any, other: Any) -> bool:
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("name", NAMES)
 def test_adapters_of_peft_are_trained_alike(name: str) -> None:
-    peft = pytest.importorskip("peft")
     language = families()[name].language
     assert language is not None
     config = peft.LoraConfig(r=4, target_modules=list(language.lora), init_lora_weights=False)
@@ -89,6 +90,6 @@ def test_adapters_of_peft_are_trained_alike(name: str) -> None:
     for made in twins(name):
         torch.manual_seed(1)
         pair.append(peft.get_peft_model(made, config).train())
-    with patched(pair[0], wanted(name, "preferred"), with_triton=False) as ledger:
-        assert ledger.applied()
+    with patched(pair[0], wanted(name, "preferred") | {"lora_linear": "required"}, with_triton=False) as ledger:
+        assert len(ledger.of("lora_linear")[0].places) == sum(isinstance(x, LoraLayer) for x in pair[0].modules())
         must_agree(*pair, batch(name, seed=3))
