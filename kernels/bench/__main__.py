@@ -19,6 +19,7 @@ import torch
 from runner.kernels.bench.harness.case import Case
 from runner.kernels.bench.harness.machine import KERNELS, identity, slug
 from runner.kernels.bench.harness.session import Session
+from runner.kernels.launch import interpreted
 
 BENCH = KERNELS / "bench"
 
@@ -30,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=8.0, help="for all of it, compiling included (default 8)")
     parser.add_argument("--out", type=Path, help="append rows to this file instead")
     asked = parser.parse_args(arguments)
+    if torch.cuda.is_available() and interpreted():
+        parser.error("TRITON_INTERPRET=1 would time the interpreter: unset it.")
     out = asked.out or BENCH / "results" / f"{slug(identity(None)['device'])}.jsonl"
     cases = {name: cases_of(name) for name in asked.kernel or names()}
     device = torch.device("cuda") if torch.cuda.is_available() else None

@@ -53,7 +53,7 @@ def case(form: str) -> Case:
         make=partial(make, form=form),
         own=op.dequantise,
         reference=op.reference,
-        compiled=op.reference,
+        compiled=op.reference if form == "nf4" else None,
         peers=(Peer(name="torch", run=op.reference), *([bitsandbytes()] if form == "nf4" else [])),
         work=partial(work, form=form),
         bound="memory",

@@ -19,7 +19,8 @@ from runner.kernels.bench.harness.machine import Ceilings
 from runner.kernels.bench.harness.rows import Row
 
 GATE_SHARE = 0.45  # of the minutes, at most: tests compile every kernel in every dtype
-COMPILE_S = 12.0  # of a case's time must be left for torch.compile to be tried
+COMPILE_S = 8.0  # of a case's time must be left for torch.compile to be tried
+COMPILED_WEIGHT = 3  # shares of the time that such a case gets, to the one of others
 AGREES = 0.05  # a peer whose values are further from the truth computes something else
 
 
@@ -54,7 +55,8 @@ class Session:
             if self.now() >= end:
                 self._write([rows.unmeasured(kernel, case, why="no time left", gate=gate, machine=about)], case)
                 continue
-            until = self.now() + (end - self.now()) / (len(waiting) - number)
+            shares = [COMPILED_WEIGHT if one.compiled else 1 for _, one in waiting[number:]]
+            until = self.now() + (end - self.now()) * shares[0] / sum(shares)
             timed = Timed(kernel, case, self.device, until=until, now=self.now)
             self._write(timed.rows(gate, ceilings, about), case)
         self.say(rows.table(self.judged, self.rest))
