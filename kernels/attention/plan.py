@@ -171,6 +171,10 @@ class Plan:
         square = queries in {1, keys} or not self.pattern.causal
         return square and (self.pattern.window is None or keys <= self.pattern.window)
 
+    def contiguous(self) -> Plan:
+        """Itself: generation with a static cache asks this of the masks that it makes before it calls the model."""
+        return self
+
     @property
     def leans(self) -> bool:
         """`is_causal` for the kernels of torch, which need no mask where `free` is true."""
@@ -236,7 +240,7 @@ def of_mask_function(
         "batch_size": batch_size,
         "q_length": q_length,
         "kv_length": kv_length,
-        "q_offset": q_offset,
+        "q_offset": q_offset if isinstance(q_offset, int) else q_offset.clone(),  # the cache counts on in place
         "kv_offset": kv_offset,
         "mask_function": mask_function,
         "attention_mask": attention_mask,
