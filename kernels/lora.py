@@ -8,6 +8,7 @@ plain layers, and who wants them quantised again says so (`quantise_linears`).
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -90,7 +91,9 @@ class LoraLinear(Linear):
 
     def __init__(self, base_layer: nn.Module, adapter_name: str, **kwargs: Any) -> None:
         self._quantised: tuple[QuantisedLinear, ...] = ()  # the base while it is merged; no submodule, so never saved
-        super().__init__(base_layer, adapter_name, **kwargs)
+        with warnings.catch_warnings():  # PEFT says so of every layer that is not its own, and goes on
+            warnings.filterwarnings("ignore", message="Unsupported layer type")
+            super().__init__(base_layer, adapter_name, **kwargs)
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         return forward(self, x, *args, **kwargs)

@@ -180,8 +180,10 @@ class QuantisedLinear(nn.Module):
         """x [..., K] -> [..., N] in x's dtype, or autocast's."""
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
-        y: Tensor = _Linear.apply(x, None if self.bias is None else self.bias.to(x.dtype), self.weight)
-        return y
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        # shaped outside: what a Function gives as a view may not be changed in place, which PEFT's mixed batches do
+        y_MN: Tensor = _Linear.apply(x.reshape(-1, x.shape[-1]), bias, self.weight)
+        return y_MN.view(*x.shape[:-1], self.out_features)
 
     def extra_repr(self) -> str:
         """What `print(model)` says of it."""

@@ -105,8 +105,9 @@ def _apply(
     if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
         dtype = torch.get_autocast_dtype(x.device.type)
         x, tensors = x.to(dtype), [None if one is None else one.to(dtype) for one in tensors]
-    outputs: tuple[Tensor, ...] = _LoraLinears.apply(x, dropout, frozen, *tensors)
-    return outputs
+    # shaped outside: what a Function gives as a view may not be changed in place, which models do
+    outputs: tuple[Tensor, ...] = _LoraLinears.apply(as_rows(x), dropout, frozen, *tensors)
+    return tuple(y_MN.view(*x.shape[:-1], y_MN.shape[1]) for y_MN in outputs)
 
 
 def _must_match(x: Tensor, weight: Weight, a_RK: Tensor, b_NR: Tensor, path: str | None) -> None:
@@ -140,10 +141,10 @@ def row_norms(weight: Weight, a_RK: Tensor, b_NR: Tensor, scale: float, dtype: t
 
 class _LoraLinears(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, dropout: float, frozen: list[Frozen], *tensors: Any) -> Any:
-        x_MK, ctx.ranks = as_rows(x), [a.shape[0] for a in tensors[::4] if a is not None]
+    def forward(ctx: Any, x_MK: Tensor, dropout: float, frozen: list[Frozen], *tensors: Any) -> Any:
+        ctx.ranks = [a.shape[0] for a in tensors[::4]]
         a_RK = _stacked(tensors[::4])
-        low = torch.promote_types(x.dtype, a_RK.dtype)
+        low = torch.promote_types(x_MK.dtype, a_RK.dtype)
         dropped_MK, kept_MK = torch.native_dropout(x_MK.to(low), dropout, True) if dropout else (x_MK, None)
         s_MR = dropped_MK.to(low) @ a_RK.to(low).T
         outputs, saved = [], []
@@ -151,11 +152,11 @@ class _LoraLinears(torch.autograd.Function):
             a, b, bias, magnitude = tensors[4 * number : 4 * number + 4]
             s = s_MR.split(ctx.ranks, 1)[number]
             y_MN, z_MN, norms_N = _forward(one, x_MK, dropped_MK, s, a, b, bias, magnitude)
-            outputs.append(y_MN.view(*x.shape[:-1], y_MN.shape[1]))
+            outputs.append(y_MN)
             saved += [z_MN, norms_N]
         # x serves the gradient of A alone, which is not wanted where adapters are frozen too
         ctx.save_for_backward(x_MK if any(ctx.needs_input_grad[3::4]) else None, kept_MK, s_MR, *tensors, *saved)
-        ctx.frozen, ctx.shape, ctx.dtype, ctx.dropout = frozen, x.shape, x.dtype, dropout
+        ctx.frozen, ctx.dropout = frozen, dropout
         return tuple(outputs)
 
     @staticmethod
@@ -185,7 +186,7 @@ class _LoraLinears(torch.autograd.Function):
             da_RK = _stacked(ds, 1).T @ dropped_MK
             for number, da in enumerate(da_RK.split(ctx.ranks)):
                 gradients[4 * number] = da.to(tensors[4 * number].dtype)
-        return (None if dx_MK is None else dx_MK.view(ctx.shape), None, None, *gradients)
+        return (dx_MK, None, None, *gradients)
 
 
 def _stacked(tensors: Sequence[Tensor | None], dim: int = 0) -> Tensor:
