@@ -15,8 +15,7 @@ from torch import Tensor
 from runner.kernels.launch import jit, tl
 from runner.kernels.vocabulary import _tanh as tanh
 
-LOG2_E = 1.4426950408889634
-LOWEST = -3.0e38  # the highest score before the first: finite, so that rows without a key give 0 and no NaN
+LOG2_E = 1.4426950408889634  # kernels hold the number itself: Triton reads no globals
 
 
 def dense(x: Tensor) -> Tensor:
@@ -46,7 +45,8 @@ def must_be_positive(**numbers: float | None) -> None:
 def product(a, b, UPCAST: tl.constexpr):
     """a @ b in fp32. `UPCAST`: see `runner.kernels.launch.interpreted`."""
     if UPCAST:
-        return tl.dot(a.to(tl.float32), b.to(tl.float32), input_precision="ieee")
+        a = a.to(tl.float32)
+        b = b.to(tl.float32)
     return tl.dot(a, b, input_precision="ieee")
 
 
@@ -55,13 +55,15 @@ def rows_of(pointer, rows, stride, limit, WIDTH: tl.constexpr, BLOCK: tl.constex
     """A tile of `rows` [R] by WIDTH columns, padded to BLOCK; 0 outside. `WHOLE`: all rows are under the limit."""
     columns = tl.arange(0, BLOCK)
     at = pointer + rows[:, None] * stride + columns[None, :]
-    if WHOLE:
-        if WIDTH == BLOCK:
-            return tl.load(at)
-        return tl.load(at, mask=(columns < WIDTH)[None, :], other=0.0)
-    if WIDTH == BLOCK:
-        return tl.load(at, mask=(rows < limit)[:, None], other=0.0)
-    return tl.load(at, mask=(rows < limit)[:, None] & (columns < WIDTH)[None, :], other=0.0)
+    if WHOLE and WIDTH == BLOCK:
+        values = tl.load(at)
+    elif WHOLE:
+        values = tl.load(at, mask=(columns < WIDTH)[None, :], other=0.0)
+    elif WIDTH == BLOCK:
+        values = tl.load(at, mask=(rows < limit)[:, None], other=0.0)
+    else:
+        values = tl.load(at, mask=(rows < limit)[:, None] & (columns < WIDTH)[None, :], other=0.0)
+    return values
 
 
 @jit
@@ -75,10 +77,12 @@ def store_rows(pointer, rows, stride, limit, values, WIDTH: tl.constexpr, BLOCK:
 @jit
 def bent(products, scale, softcap, CAPPED: tl.constexpr):
     """Scores of products before their factor, and the slope of the cap."""
+    slope = 1.0
     if CAPPED:
         curve = tanh(products * (scale / softcap))
-        return curve * (softcap * 1.4426950408889634), 1.0 - curve * curve
-    return products, 1.0
+        slope = 1.0 - curve * curve
+        products = curve * (softcap * 1.4426950408889634)
+    return products, slope
 
 
 @jit

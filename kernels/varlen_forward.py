@@ -122,7 +122,7 @@ def _forward_kernel(
     position = first + keys - queries
     positions = position + rows
     total = tl.zeros((BLOCK_Q,), tl.float32)
-    highest = tl.full((BLOCK_Q,), -3.0e38, tl.float32)
+    highest = tl.full((BLOCK_Q,), -3.0e38, tl.float32)  # finite, so that rows without a key give 0 and no NaN
     if SINKS:  # a key of this score and of value 0
         highest = tl.zeros((BLOCK_Q,), tl.float32) + tl.load(sinks_ptr + head).to(tl.float32) * 1.4426950408889634
         total += 1.0

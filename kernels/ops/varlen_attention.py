@@ -55,8 +55,8 @@ def varlen_attention(
     scale = q_THD.shape[2] ** -0.5 if scale is None else scale
     longest = max(max_seqlen, max_seqlen_k or 0)
     settings = Settings(causal=causal, scale=scale, window=window, softcap=softcap, longest=longest)
-    starts = cu_seqlens.contiguous()
-    k_starts = starts if cu_seqlens_k is None else cu_seqlens_k.contiguous()
+    starts = cu_seqlens.to(torch.int32).contiguous()
+    k_starts = starts if cu_seqlens_k is None else cu_seqlens_k.to(torch.int32).contiguous()
     out: Tensor = _VarlenAttention.apply(dense(q_THD), dense(k_TGD), dense(v_TGE), sinks_H, starts, k_starts, settings)
     return out
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from runner.kernels import varlen
 from runner.kernels.ops.varlen_attention import reference, varlen_attention
 from runner.kernels.scores import sides
 from tests.kernels.criterion import DTYPES, check, poisoned, randn
@@ -125,6 +127,14 @@ def test_a_window_is_that_of_transformers() -> None:
     assert sides(False, 3) == (2, 2)
     assert sides(True, None) == (None, 0)
     assert sides(False, None) == (None, None)
+
+
+def test_tiles_are_smaller_where_programs_have_less_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = SimpleNamespace(dtype=torch.bfloat16, is_cuda=True, device="cuda")
+    for room, table in ((99, varlen.NARROW), (163, varlen.TILES), (227, varlen.TILES)):
+        properties = SimpleNamespace(shared_memory_per_block_optin=room * 1024)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device, properties=properties: properties)
+        assert [varlen.tile("dkv", x, widest) for widest in (8, 65, 200)] == list(table["dkv"].values())
 
 
 @pytest.mark.parametrize(
