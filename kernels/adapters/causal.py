@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers.loss.loss_utils import ForCausalLMLoss
 
+from runner.kernels import cpu_loss
 from runner.kernels.ops.linear_cross_entropy import linear_cross_entropy
 from runner.kernels.places import Edit, Function, Request, UnfitError, forward, must_be_dense
 
@@ -153,14 +155,14 @@ def _head_forward(head: nn.Linear, hidden: Tensor, with_triton: bool | None) -> 
         hidden = hidden.to(torch.get_autocast_dtype(kind))
     if wanted.divisor != 1.0:
         hidden = hidden / wanted.divisor  # the same logits, for one row of features instead of one of the vocabulary
-    loss = linear_cross_entropy(
+    on_cpu = kind == "cpu" and with_triton is None
+    loss = (cpu_loss.linear_cross_entropy if on_cpu else partial(linear_cross_entropy, with_triton=with_triton))(
         hidden.reshape(-1, hidden.shape[-1]),
         head.weight,
         wanted.targets.reshape(-1).to(hidden.device),
         ignore_index=wanted.ignore_index,
         softcap=wanted.softcap,
         reduction="mean" if wanted.items is None else "sum",
-        with_triton=with_triton,
     )
     if wanted.items is not None:
         items = wanted.items.to(loss.device) if isinstance(wanted.items, Tensor) else wanted.items
