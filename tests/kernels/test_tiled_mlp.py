@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from runner.kernels.checkpointing import checkpointed
 from runner.kernels.tiled_mlp import in_tiles, tiled
 from tests.kernels.criterion import error, floor
 
@@ -159,6 +160,13 @@ def test_a_model_and_its_adapters_and_back(adapters: bool) -> None:
         assert all("forward" not in vars(module) for module in mlps(other).values())
     assert all("forward" not in vars(module) for module in mlps(model).values())
     assert all(torch.equal(one, other) for one, other in zip(gradients(model), usual, strict=True))
+
+
+def test_tiles_within_checkpointed_layers() -> None:
+    model = llama()
+    usual = gradients(model)
+    with tiled(mlps(model), tile_rows=5), checkpointed(model, offload=False):
+        torch.testing.assert_close(gradients(model), usual)
 
 
 def test_undo_brings_back_a_forward_put_there_before() -> None:
