@@ -39,24 +39,35 @@ def refusal(layer: nn.Module) -> str | None:
     """Why a layer of PEFT cannot take the kernel and keeps PEFT's own forward; None where it takes it."""
     if not isinstance(layer, Linear):
         return f"it is a {type(layer).__name__}, not a LoRA layer of a linear one"
-    base: Any = layer.base_layer
     names = _active(layer)
-    parts = [base, *(part[name] for name in names for part in (layer.lora_A, layer.lora_B))]
-    weight = base.weight
-    why = {
-        f"its base is a {type(base).__name__}": type(base) not in {nn.Linear, QuantisedLinear},
-        "its weight is split among devices": isinstance(weight, Tensor) and type(weight) not in {Tensor, nn.Parameter},
-        "its base is trained too": isinstance(weight, Tensor) and weight.requires_grad,
-        "its weight lies the other way round (fan_in_fan_out)": layer.fan_in_fan_out,
-        f"{len(names)} adapters are active": len(names) != 1,
-        "its adapter has a bias (lora_bias)": any(layer.lora_bias[name] for name in names),
-        "hooks look at its parts": any(_hooked(part) for part in parts),
-        "the cast of its input is switched off": not layer.cast_input_dtype_enabled,
-    }
-    for name in names:
-        variant = layer.lora_variant.get(name)
-        why[f"it is {type(variant).__name__}"] = not (variant is None or isinstance(variant, DoraLinearVariant))
-    return next((reason for reason, holds in why.items() if holds), None)
+    if len(names) != 1:
+        return f"{len(names)} adapters are active"
+    return next(_of_the_base(layer), None) or next(_of_the_adapter(layer, names[0]), None)
+
+
+def _of_the_base(layer: Linear) -> Iterator[str]:
+    base: Any = layer.base_layer
+    if type(base) not in {nn.Linear, QuantisedLinear}:
+        yield f"its base is a {type(base).__name__}"
+    if _hooked(base):
+        yield "hooks look at its base"
+    if type(base) is nn.Linear and type(base.weight) not in {Tensor, nn.Parameter}:
+        yield f"its weight is a {type(base.weight).__name__}"
+    if type(base) is nn.Linear and base.weight.requires_grad:
+        yield "its base is trained too"
+    if layer.fan_in_fan_out:
+        yield "its weight lies the other way round (fan_in_fan_out)"
+
+
+def _of_the_adapter(layer: Linear, name: str) -> Iterator[str]:
+    if layer.lora_bias[name]:
+        yield "its adapter has a bias (lora_bias)"
+    if name in layer.lora_variant and not isinstance(layer.lora_variant[name], DoraLinearVariant):
+        yield f"it is {type(layer.lora_variant[name]).__name__}"
+    if any(_hooked(part[name]) for part in (layer.lora_A, layer.lora_B, layer.lora_dropout)):
+        yield "hooks look at its adapter"
+    if not layer.cast_input_dtype_enabled:
+        yield "the cast of its input is switched off"
 
 
 def forward(layer: Linear, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:

@@ -148,9 +148,8 @@ class _LoraLinears(torch.autograd.Function):
         dropped_MK, kept_MK = torch.native_dropout(x_MK.to(low), dropout, True) if dropout else (x_MK, None)
         s_MR = dropped_MK.to(low) @ a_RK.to(low).T
         outputs, saved = [], []
-        for number, one in enumerate(frozen):
+        for number, (one, s) in enumerate(zip(frozen, s_MR.split(ctx.ranks, 1), strict=True)):
             a, b, bias, magnitude = tensors[4 * number : 4 * number + 4]
-            s = s_MR.split(ctx.ranks, 1)[number]
             y_MN, z_MN, norms_N = _forward(one, x_MK, dropped_MK, s, a, b, bias, magnitude)
             outputs.append(y_MN)
             saved += [z_MN, norms_N]
@@ -165,10 +164,10 @@ class _LoraLinears(torch.autograd.Function):
         x_MK, kept_MK, s_MR, *rest = ctx.saved_tensors
         tensors, saved = rest[: 4 * len(dys)], rest[4 * len(dys) :]
         dx_MK, ds, gradients = None, [], []
-        for number, one in enumerate(ctx.frozen):
+        for number, (one, s) in enumerate(zip(ctx.frozen, s_MR.split(ctx.ranks, 1), strict=True)):
             a, b, bias, magnitude = tensors[4 * number : 4 * number + 4]
             z_MN, norms_N = saved[2 * number : 2 * number + 2]
-            dy_MN, s = as_rows(dys[number]), s_MR.split(ctx.ranks, 1)[number]
+            dy_MN = as_rows(dys[number])
             _, db, dbias, dmagnitude = ctx.needs_input_grad[3 + 4 * number : 7 + 4 * number]
             wide_MN = dy_MN if norms_N is None else dy_MN * (magnitude / norms_N)
             dz_MN, low_MN = wide_MN.to(dy_MN.dtype), wide_MN.to(s.dtype)

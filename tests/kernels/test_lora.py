@@ -33,9 +33,11 @@ def adapters(**options: Any) -> LoraConfig:
     return LoraConfig(**{"r": 4, "lora_alpha": 8, "target_modules": TARGETS, "init_lora_weights": False} | options)
 
 
-def pair(form: str = "nf4", dtype: torch.dtype = torch.float32, **options: Any) -> tuple[PeftModel, PeftModel]:
+def pair(
+    form: str = "nf4", *, dtype: torch.dtype = torch.float32, width: int = 64, **options: Any
+) -> tuple[PeftModel, PeftModel]:
     """Ours on quantised weights, and PEFT's own on the same weights dequantised, with the same adapters."""
-    quantised = llama().to(dtype)
+    quantised = llama(width=width).to(dtype)
     quantise_linears(quantised, form)
     plain = copy.deepcopy(quantised)
     for name, module in list(plain.named_modules()):
@@ -262,7 +264,7 @@ def test_what_keeps_peft_s_forward_says_why() -> None:
     assert refusal(layer) is None
     assert "not a LoRA layer of a linear one" in str(refusal(theirs.get_input_embeddings()))
     handle = layer.lora_A["default"].register_forward_hook(lambda *_: None)
-    assert refusal(layer) == "hooks look at its parts"
+    assert refusal(layer) == "hooks look at its adapter"
     handle.remove()
     layer.base_layer.weight.requires_grad_(True)
     assert refusal(layer) == "its base is trained too"
