@@ -21,6 +21,7 @@ from tests.kernels.ops.test_rms_norm import *  # noqa: F403
 from tests.kernels.ops.test_rope import *  # noqa: F403
 from tests.kernels.ops.test_swiglu import *  # noqa: F403
 from tests.kernels.ops.test_varlen_attention import *  # noqa: F403
+from tests.kernels.test_experts import *  # noqa: F403
 
 pytestmark = [
     pytest.mark.gpu,
