@@ -74,9 +74,11 @@ class Forward:
 
     def __init__(self, module: nn.Module, make: Callable[[nn.Module], Function], patch: str) -> None:
         self.module, self.make, self.patch = module, make, patch
-        self.function = make(module)
+        self.function: Function | None = None  # made at the first call: a module that is being copied has nothing yet
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.function is None:
+            self.function = self.make(self.module)
         return self.function(self.module, *args, **kwargs)
 
     @property
