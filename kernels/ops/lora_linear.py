@@ -21,7 +21,7 @@ from torch.autograd.function import once_differentiable
 from runner.kernels.frozen import PATHS, Frozen, Weight, native_refusal, plain
 from runner.kernels.launch import as_rows, use_triton, wide
 
-ROWS = 1024  # of a weight that are looked at together for their norms
+PIECE = 2**24  # numbers that are cast to fp32 at a time where adapters are fp32 and x is not: 64 MiB
 
 
 def lora_linear(
@@ -130,7 +130,7 @@ def row_norms(weight: Weight, a_RK: Tensor, b_NR: Tensor, scale: float, dtype: t
     """||W + scale B A|| of each row, fp32: the square is ||W||^2 + 2 scale (W A^T) . B + scale^2 (B (A A^T)) . B."""
     exact = torch.promote_types(dtype, torch.float32)
     low = torch.promote_types(dtype, a_RK.dtype)
-    pieces = plain(weight, dtype).split(ROWS)  # so that no second copy of the weight is made in a wider dtype
+    pieces = plain(weight, dtype).split(max(PIECE // a_RK.shape[1], 1))
     squares_N = torch.cat([torch.linalg.vector_norm(piece, dim=1, dtype=exact).square() for piece in pieces])
     crossed_NR = torch.cat([piece.to(low) @ a_RK.to(low).T for piece in pieces]).to(exact)
     a_RK, b_NR = a_RK.to(exact), b_NR.to(exact)
@@ -146,7 +146,7 @@ class _LoraLinears(torch.autograd.Function):
         a_RK = _stacked(tensors[::4])
         low = torch.promote_types(x_MK.dtype, a_RK.dtype)
         dropped_MK, kept_MK = torch.native_dropout(x_MK.to(low), dropout, True) if dropout else (x_MK, None)
-        s_MR = dropped_MK.to(low) @ a_RK.to(low).T
+        s_MR = _down(dropped_MK, a_RK.to(low).T)
         outputs, saved = [], []
         for number, (one, s) in enumerate(zip(frozen, s_MR.split(ctx.ranks, 1), strict=True)):
             a, b, bias, magnitude = tensors[4 * number : 4 * number + 4]
@@ -170,20 +170,19 @@ class _LoraLinears(torch.autograd.Function):
             dy_MN = as_rows(dys[number])
             _, db, dbias, dmagnitude = ctx.needs_input_grad[3 + 4 * number : 7 + 4 * number]
             wide_MN = dy_MN if norms_N is None else dy_MN * (magnitude / norms_N)
-            dz_MN, low_MN = wide_MN.to(dy_MN.dtype), wide_MN.to(s.dtype)
-            ds.append((low_MN @ b.to(s.dtype)).mul_(one.scale))
+            dz_MN = wide_MN.to(dy_MN.dtype)
+            ds.append(_down(wide_MN, b.to(s.dtype)).mul_(one.scale))
             gradients += [
                 None,
-                (low_MN.T @ s).mul_(one.scale).to(b.dtype) if db else None,
+                _across(s, wide_MN).T.mul(one.scale).to(b.dtype) if db else None,
                 wide(dy_MN).sum(0).to(bias.dtype) if dbias else None,
                 ((wide(dy_MN) * z_MN).sum(0) / norms_N).to(magnitude.dtype) if dmagnitude else None,
             ]
             if ctx.needs_input_grad[0]:
                 dx_MK = _dx(one, dy_MN, dz_MN, ds[-1], a, kept_MK, ctx.dropout, dx_MK)
         if x_MK is not None:
-            dropped_MK = x_MK.to(s_MR.dtype) if kept_MK is None else _masked(x_MK.to(s_MR.dtype), kept_MK, ctx.dropout)
-            da_RK = _stacked(ds, 1).T @ dropped_MK
-            for number, da in enumerate(da_RK.split(ctx.ranks)):
+            dropped_MK = x_MK if kept_MK is None else _masked(x_MK.to(s_MR.dtype), kept_MK, ctx.dropout)
+            for number, da in enumerate(_across(_stacked(ds, 1), dropped_MK).split(ctx.ranks)):
                 gradients[4 * number] = da.to(tensors[4 * number].dtype)
         return (dx_MK, None, None, *gradients)
 
@@ -191,6 +190,27 @@ class _LoraLinears(torch.autograd.Function):
 def _stacked(tensors: Sequence[Tensor | None], dim: int = 0) -> Tensor:
     present = [one for one in tensors if one is not None]
     return present[0] if len(present) == 1 else torch.cat(present, dim)
+
+
+def _down(x_MC: Tensor, factor_CR: Tensor) -> Tensor:
+    """x @ factor in the factor's dtype, to which x is cast a piece at a time."""
+    if x_MC.dtype == factor_CR.dtype:
+        return x_MC @ factor_CR
+    return torch.cat([piece.to(factor_CR.dtype) @ factor_CR for piece in x_MC.split(_rows(x_MC))])
+
+
+def _across(low_MR: Tensor, x_MC: Tensor) -> Tensor:
+    """low^T @ x [R, C] in low's dtype, to which x is cast a piece at a time."""
+    if x_MC.dtype == low_MR.dtype:
+        return low_MR.T @ x_MC
+    total_RC = torch.zeros(low_MR.shape[1], x_MC.shape[1], dtype=low_MR.dtype, device=low_MR.device)
+    for low, piece in zip(low_MR.split(_rows(x_MC)), x_MC.split(_rows(x_MC)), strict=True):
+        total_RC.addmm_(low.T, piece.to(low.dtype))
+    return total_RC
+
+
+def _rows(x_MC: Tensor) -> int:
+    return max(PIECE // max(x_MC.shape[1], 1), 1)
 
 
 def _masked(x: Tensor, kept: Tensor, dropout: float) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from runner.kernels import formats
 from runner.kernels.frozen import PATHS, in_e4m3
+from runner.kernels.ops import lora_linear as module
 from runner.kernels.ops.lora_linear import lora_linear, lora_linears, reference
 from runner.kernels.products import product
 from runner.kernels.quantised import QuantisedWeight, quantise
@@ -68,7 +69,7 @@ def test_lora_linear_of_many_tiles_in_an_order_that_shares_them(
     small = {"BLOCK_M": 16, "BLOCK_O": 16, "BLOCK_C": 16, "BLOCK_R": 16, "num_warps": 4, "num_stages": 3}
     monkeypatch.setattr("runner.kernels.products._blocks", lambda *sizes: small)
     monkeypatch.setattr("runner.kernels.products.GROUP", 2)
-    shape = (40, 70, 40, 20)
+    shape = (33, 40, 20, 20)
     weight, inputs = a_weight(shape, "nf4", torch.float32, device), tensors(shape, torch.float32, device)[:3]
     check(of(lora_linear, weight, path=path), of(reference, weight), *inputs)
 
@@ -83,7 +84,10 @@ def test_lora_linear_of_dora(device: str, dtype: torch.dtype, path: str | None) 
 
 
 @pytest.mark.parametrize("dtype", DTYPES[1:], ids=str)
-def test_lora_linear_with_adapters_in_fp32_beside_halves(device: str, dtype: torch.dtype) -> None:
+def test_lora_linear_with_adapters_in_fp32_beside_halves(
+    device: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PIECE", 1000)
     shape = (70, 130, 33, 20)
     weight = a_weight(shape, "nf4", dtype, device)
     inputs = tensors(shape, dtype, device, torch.float32)
