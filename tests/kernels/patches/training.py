@@ -16,7 +16,12 @@ from tests.registry import tiny_llm
 
 NAMES = sorted(name for name, family in families().items() if family.language is not None)
 BIASES = {"attention_bias": True, "mlp_bias": True}
-CHANGES: Mapping[str, dict[str, Any]] = {"granite": {"logits_scaling": 8.0}, "llama": BIASES, "gemma2": BIASES}
+CHANGES: Mapping[str, dict[str, Any]] = {
+    "granite": {"logits_scaling": 8.0},
+    "llama": BIASES,
+    "gemma2": BIASES,
+    "qwen3-moe": {"mlp_only_layers": [0]},  # one layer with an MLP, one with experts
+}
 LENGTH = 9
 
 
