@@ -144,10 +144,15 @@ def overflows(tokens: int, documents: int, *, heads: int, head_dim: int) -> bool
 
 def _pays(inputs: Inputs) -> bool:
     """Whether the scores that documents spare outweigh a call for each of them, on a CPU."""
-    queries, keys = inputs.documents.lengths
     batch, heads, length, _ = inputs.query.shape
     dense = batch * length * inputs.key.shape[2]
-    ours = sum(q * k for q, k in zip(queries, keys, strict=True)) // (2 if inputs.plan.pattern.causal else 1)
+    if heads * dense <= A_CALL * inputs.documents.count:
+        return False
+    causal, window = inputs.plan.pattern.causal, inputs.plan.pattern.window
+    queries, keys = inputs.documents.lengths
+    # one that is longer than the window is computed whole, under a mask of its own
+    halves = [causal and (window is None or k <= window) for k in keys]
+    ours = sum(q * k // (2 if half else 1) for q, k, half in zip(queries, keys, halves, strict=True))
     return heads * (dense - ours) > A_CALL * len(queries)
 
 

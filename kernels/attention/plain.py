@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from runner.kernels.attention.call import Backend, Call, Inputs, needs_documents, repeated
+from runner.kernels.attention.plan import Plan
 
 # (query, key, value, mask or None) of one document or of all rows, [B, H, Q, D] -> [B, H, Q, E]
 Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None, bool], Tensor]
@@ -57,22 +58,25 @@ def one_by_one(inputs: Inputs, attend: Attend) -> Tensor:
     cut = (x.flatten(0, 1)[None].transpose(1, 2) for x in (y.transpose(1, 2) for y in inputs.tensors))
     query, key, value = cut
     parts = zip(query.split(queries, 2), key.split(keys, 2), value.split(keys, 2), strict=True)
-    causal, window = inputs.plan.pattern.causal, inputs.plan.pattern.window
+    causal = inputs.plan.pattern.causal
     out = []
     for one_query, one_key, one_value in parts:
-        mask = _local(one_query, one_key, causal=causal, window=window)
+        mask = _local(inputs.plan, one_query.shape[2], one_key.shape[2])
         out.append(attend(one_query, one_key, one_value, mask, causal and one_query.shape[2] > 1))
     return torch.cat(out, 2).transpose(1, 2).reshape(len(inputs.query), -1, *out[0].shape[1::2])
 
 
-def _local(query: Tensor, key: Tensor, *, causal: bool, window: int | None) -> Tensor | None:
-    """The mask of one document, or None where `is_causal` says it all."""
-    queries, keys = query.shape[2], key.shape[2]
+def _local(plan: Plan, queries: int, keys: int) -> Tensor | None:
+    """The mask of one document, or None where `is_causal` says it all; made once a step."""
+    causal, window = plan.pattern.causal, plan.pattern.window
     if (window is None or keys <= window) and (queries in {1, keys} or not causal):
         return None
-    ahead = torch.arange(keys, device=query.device) - torch.arange(keys - queries, keys, device=query.device)[:, None]
-    seen = ahead <= 0 if causal else torch.ones_like(ahead, dtype=torch.bool)
-    return seen if window is None else seen & (ahead.abs() < window)
+    if (queries, keys) not in plan.local:
+        places = torch.arange(keys, device=plan.device)
+        ahead = places - places[keys - queries :, None]
+        seen = ahead <= 0 if causal else torch.ones_like(ahead, dtype=torch.bool)
+        plan.local[queries, keys] = seen if window is None else seen & (ahead.abs() < window)
+    return plan.local[queries, keys]
 
 
 PLAIN = Backend(name="plain", refusal=_refusal, run=_plain)

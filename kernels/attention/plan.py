@@ -23,15 +23,25 @@ from runner.kernels.attention.pattern import Pattern, read
 class Documents:
     """The rows laid end to end and cut: the queries of a document see its keys and no others."""
 
-    queries: Tensor  # int32 [documents + 1], on the device: where each begins, and the end
-    keys: Tensor  # the same of their keys
+    count: int
     longest_query: int
     longest_key: int
+    edges: Callable[[], tuple[Tensor, Tensor]]
     rows: bool = False  # each row is one document
 
+    @cached_property
+    def _edges(self) -> tuple[Tensor, Tensor]:
+        return self.edges()
+
     @property
-    def count(self) -> int:
-        return len(self.queries) - 1
+    def queries(self) -> Tensor:
+        """Where the queries of each begin, and the end: int32 [documents + 1], on the device."""
+        return self._edges[0]
+
+    @property
+    def keys(self) -> Tensor:
+        """The same of their keys."""
+        return self._edges[1]
 
     @cached_property
     def lengths(self) -> tuple[list[int], list[int]]:
@@ -41,8 +51,13 @@ class Documents:
 
 def rows_of(batch: int, queries: int, keys: int, device: torch.device) -> Documents:
     """Each row a document of its own."""
-    at = torch.arange(batch + 1, dtype=torch.int32, device=device)
-    return Documents(queries=at * queries, keys=at * keys, longest_query=queries, longest_key=keys, rows=True)
+
+    def edges() -> tuple[Tensor, Tensor]:
+        at = torch.arange(batch + 1, dtype=torch.int32, device=device)
+        own = at * queries
+        return own, own if keys == queries else at * keys
+
+    return Documents(count=batch, longest_query=queries, longest_key=keys, edges=edges, rows=True)
 
 
 class Tokens:
@@ -67,8 +82,12 @@ class Tokens:
             return rows_of(batch, length, length, given.device)
         starts = torch.cat([starts_BT.flatten().nonzero().flatten(), torch.tensor([ids_BT.numel()])])
         longest = int(starts.diff().max())
-        edges = starts.to(torch.int32).to(given.device, non_blocking=True)
-        return Documents(queries=edges, keys=edges, longest_query=longest, longest_key=longest)
+
+        def edges() -> tuple[Tensor, Tensor]:
+            own = starts.to(torch.int32).to(given.device)
+            return own, own
+
+        return Documents(count=len(starts) - 1, longest_query=longest, longest_key=longest, edges=edges)
 
 
 class Plan:
@@ -93,6 +112,8 @@ class Plan:
         self._layout = layout
         self._dense = dense
         self._cut: tuple[Tensor, Plan] | None = None
+        self.chosen: dict[Any, Any] = {}  # backends, by what tells the layers of a step apart
+        self.local: dict[tuple[int, int], Tensor] = {}  # masks of one document, by its queries and keys
         self.blocks: Any = None  # the BlockMask of FlexAttention, once it is built
 
     @cached_property
@@ -126,11 +147,13 @@ class Plan:
     def cut(self, queries: Tensor, keys: Tensor, *, longest_query: int, longest_key: int) -> Plan:
         """This plan over documents that a data collator names; the same for every layer of a step."""
         if self._cut is None or self._cut[0] is not queries:
+            own = queries.to(torch.int32)
+            edges = own, own if keys is queries else keys.to(torch.int32)
             documents = Documents(
-                queries=queries.to(torch.int32),
-                keys=keys.to(torch.int32),
+                count=len(queries) - 1,
                 longest_query=longest_query,
                 longest_key=longest_key,
+                edges=lambda: edges,
             )
             self._cut = (queries, _of_documents(documents, self.pattern, shape=self.shape, device=self.device))
         return self._cut[1]
@@ -176,7 +199,6 @@ def of_mask_function(
         padding = padding[:, kv_offset : kv_offset + kv_length]
     aligned = isinstance(q_offset, int) and q_offset + q_length == kv_offset + kv_length
     config = rest["config"]
-    whole = rows_of(batch_size, q_length, kv_length, device)
     read_tokens = (tokens or _own_tokens)(pattern.ids, padding)
     arguments: Mapping[str, Any] = {
         **rest,
@@ -204,6 +226,7 @@ def of_mask_function(
         reason = next((reason for reason, holds in reasons.items() if holds), None)
         if reason is not None:
             return reason
+        whole = rows_of(batch_size, q_length, kv_length, device)
         found = whole if pattern.ids is None and padding is None else read_tokens.documents
         if q_length == kv_length or isinstance(found, str):
             return found
