@@ -51,6 +51,7 @@ class Found:
 
     what: str
     wanted: Wanted
+    family: Family | None = None  # of the model as a whole
     edits: dict[str, list[Edit]] = field(default_factory=dict)  # by path
     unfit: dict[str, str] = field(default_factory=dict)  # path -> why
     why: str = ""  # why there are none at all
@@ -70,6 +71,26 @@ class Applied:
         kept = [path for name in ([what] if what else list(self.found)) for path in _out(self.found.pop(name))]
         if kept:
             raise PatchError(f"{kept[0]!r} and {len(kept) - 1} more have got other forwards since: undo those first.")
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """All patches out while the block runs."""
+        kept = [path for found in self.found.values() for path in _out(found)]
+        if kept:
+            raise PatchError(f"{kept[0]!r} and {len(kept) - 1} more have got other forwards since: undo those first.")
+        try:
+            yield
+        finally:
+            _put(list(self.found.values()))
+
+    @contextmanager
+    def only(self, what: str) -> Iterator[None]:
+        """One patch in while the block runs, where all are out."""
+        _put([self.found[what]])
+        try:
+            yield
+        finally:
+            _out(self.found[what])
 
 
 @contextmanager
@@ -161,6 +182,7 @@ def _find(
         found.why = _why_not_here(name, model, with_triton)
     if found.why:
         return found
+    found.family = families[0][2]
     if name in BEGIN:
         found.begin = BEGIN[name](model, with_triton)
     for path, root, family in families:

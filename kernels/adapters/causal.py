@@ -9,6 +9,7 @@ where that saves work (CPUs: finding them would make a GPU wait).
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,8 +19,9 @@ from torch import Tensor, nn
 from transformers.loss.loss_utils import ForCausalLMLoss
 
 from runner.kernels import cpu_loss
+from runner.kernels.launch import wide
 from runner.kernels.ops.linear_cross_entropy import linear_cross_entropy
-from runner.kernels.places import Edit, Function, Request, UnfitError, forward, must_be_dense
+from runner.kernels.places import Edit, Family, Function, Request, UnfitError, forward, must_be_dense
 
 HELD = "_runner_labels"
 
@@ -43,15 +45,15 @@ def loss_of_hidden(module: Any, request: Request) -> list[Edit]:
     _must_be_usual(module)
     if getattr(module, "_tp_size", None) not in {None, 1}:
         raise UnfitError("its head is split over several devices (tensor parallel)")
-    heads = _heads(module)
-    _must_be_plain(module.lm_head, heads)
+    found = heads(module)
+    _must_be_plain(module.lm_head, found)
     family, with_triton = request.family, request.with_triton
 
     def make(module: nn.Module) -> Function:
         signature = inspect.signature(type(module).forward)
 
         def with_loss(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            return _forward(self, signature.bind(self, *args, **kwargs), family.softcap, family.divisor)
+            return _forward(self, signature.bind(self, *args, **kwargs), family)
 
         return with_loss
 
@@ -61,7 +63,7 @@ def loss_of_hidden(module: Any, request: Request) -> list[Edit]:
 
         return head
 
-    return [forward(module, request, make), *(forward(head, request, make_head) for head in heads)]
+    return [forward(module, request, make), *(forward(head, request, make_head) for head in found)]
 
 
 def _must_be_usual(module: Any) -> None:
@@ -70,7 +72,7 @@ def _must_be_usual(module: Any) -> None:
         raise UnfitError(f"its loss_function is {name}, not transformers' own for causal models")
 
 
-def _heads(module: nn.Module) -> list[Any]:
+def heads(module: nn.Module) -> list[Any]:
     """The linear layers that may be the head: with PEFT's modules_to_save there are several, and it picks one."""
     outer = getattr(module, "lm_head", None)
     if not isinstance(outer, nn.Module):
@@ -79,11 +81,11 @@ def _heads(module: nn.Module) -> list[Any]:
     return [outer.original_module, *saved.values()] if isinstance(saved, nn.ModuleDict) else [outer]
 
 
-def _must_be_plain(outer: Any, heads: list[Any]) -> None:
-    for head in {outer, *heads}:
+def _must_be_plain(outer: Any, inner: list[Any]) -> None:
+    for head in {outer, *inner}:
         if head._forward_hooks or head._forward_pre_hooks or head._backward_hooks or head._backward_pre_hooks:
             raise UnfitError("its lm_head has hooks, which would see no logits: remove them")
-    for head in heads:
+    for head in inner:
         if type(head) is not nn.Linear:
             raise UnfitError(
                 f"its lm_head is a {type(head).__name__}: it takes a plain Linear, without an adapter or packing"
@@ -93,7 +95,34 @@ def _must_be_plain(outer: Any, heads: list[Any]) -> None:
             raise UnfitError("its lm_head has a bias")
 
 
-def _forward(module: Any, bound: inspect.BoundArguments, softcap: str, divisor: str) -> Any:
+def plain_loss(logits_NV: Tensor, targets_N: Tensor, scales: Mapping[str, Any]) -> Tensor:
+    """The loss as transformers has it, of logits as the head gives them; in fp32 at least."""
+    logits_NV = logits_NV / scales["divisor"]
+    if scales["softcap"] is not None:
+        logits_NV = scales["softcap"] * torch.tanh(logits_NV / scales["softcap"])
+    return nn.functional.cross_entropy(wide(logits_NV), targets_N)
+
+
+def patched_loss(head: Any, hidden_NH: Tensor, targets_N: Tensor, scales: Mapping[str, Any]) -> Tensor:
+    """The loss that a patched head makes of hidden states."""
+    head.__dict__[HELD] = wanted = Labels(targets=targets_N, ignore_index=-100, items=None, **scales)
+    try:
+        head(hidden_NH)
+    finally:
+        del head.__dict__[HELD]
+    assert wanted.loss is not None, "the head is not patched"
+    return wanted.loss
+
+
+def scales_of(module: Any, family: Family) -> dict[str, Any]:
+    """What is done to logits: the cap on them, and the number that they are divided by."""
+    return {
+        "softcap": getattr(module.config, family.softcap, None) if family.softcap else None,
+        "divisor": getattr(module.config, family.divisor, 1.0) if family.divisor else 1.0,
+    }
+
+
+def _forward(module: Any, bound: inspect.BoundArguments, family: Family) -> Any:
     given = bound.arguments
     labels, more = given.get("labels"), given.get("kwargs", {})
     own = type(module).forward
@@ -101,21 +130,20 @@ def _forward(module: Any, bound: inspect.BoundArguments, softcap: str, divisor: 
         return own(*bound.args, **bound.kwargs)
     _must_be_usual_now(module)
     wanted = Labels(
-        targets=_shifted(labels, more),
+        targets=shifted(labels, more),
         ignore_index=more.get("ignore_index", -100),
         items=more.get("num_items_in_batch"),
-        softcap=getattr(module.config, softcap, None) if softcap else None,
-        divisor=getattr(module.config, divisor, 1.0) if divisor else 1.0,
+        **scales_of(module, family),
     )
     given["labels"] = None
     tuple_wanted = more.pop("return_dict", module.config.return_dict) is False
-    heads = _heads(module)
-    for head in heads:
+    held = heads(module)
+    for head in held:
         head.__dict__[HELD] = wanted
     try:
         out = own(*bound.args, **bound.kwargs, return_dict=True)
     finally:
-        for head in heads:
+        for head in held:
             head.__dict__.pop(HELD, None)
     return _result(module, out, wanted, tuple_wanted)
 
@@ -138,11 +166,11 @@ def _result(module: Any, out: Any, wanted: Labels, tuple_wanted: bool) -> Any:
     return result.to_tuple() if tuple_wanted else result
 
 
-def _shifted(labels: Tensor, more: dict[str, Any]) -> Tensor:
+def shifted(labels: Tensor, more: dict[str, Any]) -> Tensor:
     """For each token the one that follows it, as transformers' loss has it."""
-    shifted = more.get("shift_labels")
-    if shifted is not None:
-        return torch.as_tensor(shifted)
+    done = more.get("shift_labels")
+    if done is not None:
+        return torch.as_tensor(done)
     return nn.functional.pad(labels, (0, 1), value=more.get("ignore_index", -100))[..., 1:]
 
 

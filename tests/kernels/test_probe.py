@@ -1,0 +1,121 @@
+"""The probe before training: right patches pass with figures, wrong ones are taken out or stop it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import peft
+import pytest
+import torch
+
+from runner.kernels import patching
+from runner.kernels.adapters import norms
+from runner.kernels.patching import PatchError, apply
+from runner.kernels.probe import contamination, probe
+from tests.kernels.patches.training import batch, loss_of, model, wanted
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gemma2", "granite", "qwen2-5-vl"])
+def test_right_patches_get_error_and_saving(name: str) -> None:
+    made, fields = model(name), batch(name, 1)
+    before = loss_of(made, fields).item()
+    applied = apply(made, wanted(name), with_triton=False)
+    probed = probe(made, applied, fields)
+    assert probed.loss == before
+    assert probed.patched_loss == pytest.approx(before, rel=1e-5)
+    assert probed.gradient_norm > 0
+    for line in applied.ledger.lines:
+        assert line.applied, line
+        assert line.parity_error is not None, line
+        assert line.parity_error < 1e-4
+        assert line.saving is not None
+        assert line.saving.endswith(" ms a step")
+    assert all(x.grad is None for x in made.parameters())
+    assert all(part.training for part in made.modules())
+    applied.undo()
+    assert loss_of(made, fields).item() == before
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_adapters_are_probed_too() -> None:
+    config = peft.LoraConfig(target_modules=["q_proj", "up_proj"], init_lora_weights=False)
+    made = peft.get_peft_model(model("llama"), config).train()
+    applied = apply(made, {"lora_linear": "required", "swiglu": "required"}, with_triton=False)
+    probe(made, applied, batch("llama", 1))
+    assert [line.applied for line in applied.ledger.lines] == [True, True]
+
+
+def wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RMS norms whose result is off by a thousandth."""
+    own = norms.rms_norm
+    monkeypatch.setattr(norms, "must_agree", lambda *_: None)
+    monkeypatch.setattr(norms, "rms_norm", lambda *args, **options: own(*args, **options) * 1.001)
+
+
+def test_a_wrong_patch_that_is_preferred_is_taken_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong(monkeypatch)
+    made = model("llama")
+    applied = apply(made, {"rms_norm": "preferred", "swiglu": "required"}, with_triton=False)
+    probe(made, applied, batch("llama", 1))
+    first, second = applied.ledger.lines
+    assert not first.applied
+    assert first.why.startswith("taken out by the probe: its error on 'model.layers.0.input_layernorm' is 1.0e-03")
+    assert second.applied
+    assert list(applied.found) == ["swiglu"]
+    assert not [path for path, part in made.named_modules() if "forward" in part.__dict__ and "norm" in path]
+
+
+def test_a_wrong_patch_that_is_required_stops_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong(monkeypatch)
+    made = model("llama")
+    applied = apply(made, {"rms_norm": "required", "swiglu": "required"}, with_triton=False)
+    with pytest.raises(PatchError, match="rms_norm is required and not right on this device: its error on 'model"):
+        probe(made, applied, batch("llama", 1))
+    assert not [path for path, part in made.named_modules() if "forward" in part.__dict__]
+
+
+def test_nothing_to_learn_stops_it() -> None:
+    made, fields = model("llama"), batch("llama", 1)
+    with torch.no_grad():
+        made.model.norm.weight.zero_()
+        made.lm_head.weight.zero_()
+    with pytest.raises(PatchError, match=r"Nothing would be learned: the loss is 3.6.*, the norm of its gradients 0.0"):
+        probe(made, apply(made, {"swiglu": "required"}, with_triton=False), fields)
+
+
+def packed(lengths: tuple[int, ...]) -> dict[str, Any]:
+    ids = torch.randint(3, 40, (1, sum(lengths)))
+    positions = torch.cat([torch.arange(length) for length in lengths])[None]
+    return {"input_ids": ids, "labels": ids.clone(), "position_ids": positions, "use_cache": False}
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2", "qwen3"])
+def test_documents_do_not_see_each_other(name: str) -> None:
+    made = model(name)
+    rows = packed((5, 1, 7, 4))
+    contamination(made, rows, documents=4)
+    applied = apply(made, wanted(name), with_triton=False)
+    contamination(made, rows)
+    applied.undo()
+
+
+def test_documents_that_see_each_other_are_named() -> None:
+    made: Any = model("llama")
+    rows = packed((5, 7))
+    with pytest.raises(PatchError, match=r"the loss of 1 depends on the tokens of \[0\]. Turn packing off"):
+        contamination(made, rows | {"use_cache": True})
+
+
+def test_patches_can_be_taken_out_for_a_while() -> None:
+    made = model("llama")
+    applied = apply(made, wanted("llama"), with_triton=False)
+    held = [dict(part.__dict__) for part in made.modules()]
+    with applied.suspended():
+        assert not [path for path, part in made.named_modules() if "forward" in part.__dict__]
+        assert made.config._attn_implementation == "sdpa"
+        with applied.only("swiglu"):
+            assert {path for path, part in made.named_modules() if "forward" in part.__dict__} == {
+                f"model.layers.{number}.mlp" for number in range(2)
+            }
+    assert [list(part.__dict__) for part in made.modules()] == [list(one) for one in held]
+    assert patching.families_of(made)[0][0] == ""
