@@ -123,7 +123,7 @@ def native_product(x_MK: Tensor, weight: QuantisedWeight, bias_N: Tensor | None)
     """x W^T + bias in x's dtype with both in e4m3: x by its largest value in each row, W as it is stored."""
     codes_MK, scales_M = in_e4m3(x_MK)
     scales_N, codes_NK = weight.parts["scales"], weight.parts["codes"]
-    # scales for rows of both are known with bfloat16 results alone, and with the exact sum of products
+    # scales by row want a bfloat16 result; the fast sum stays off, since it keeps 14 bits of fp32's 24
     y_MN = torch._scaled_mm(
         codes_MK, codes_NK.T, scale_a=scales_M[:, None], scale_b=scales_N[None, :], out_dtype=torch.bfloat16
     ).to(x_MK.dtype)

@@ -95,8 +95,10 @@ def _apply(
     path: str | None,
     with_triton: bool | None,
 ) -> tuple[Tensor, ...]:
-    asked = with_triton if path not in {"fused", "epilogue"} else True
-    triton = use_triton(x, asked)
+    by_triton = path in {"fused", "epilogue"}
+    if by_triton and with_triton is False:
+        raise ValueError(f"The path {path!r} is Triton's, and Triton is ruled out: take 'dequantised'.")
+    triton = use_triton(x, by_triton or with_triton)
     frozen, tensors = [], []
     for (weight, a_RK, b_NR, scale, bias), magnitude_N in zip(layers, magnitudes, strict=True):
         _must_match(x, weight, a_RK, b_NR, path)

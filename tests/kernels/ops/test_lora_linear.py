@@ -166,6 +166,8 @@ def test_a_path_that_cannot_be_had_is_refused_with_the_reason(device: str) -> No
             lora_linear(x, weight, a, b, scale=1.0, path="native")
     with pytest.raises(ValueError, match="Unknown path 'best'"):
         lora_linear(x, plain, a, b, scale=1.0, path="best")
+    with pytest.raises(ValueError, match="Triton is ruled out"):
+        lora_linear(x, plain, a, b, scale=1.0, path="fused", with_triton=False)
     with pytest.raises(ValueError, match="freeze it"):
         lora_linear(x, plain.clone().requires_grad_(), a, b, scale=1.0)
     for wrong in ((a[:, 1:], b), (a[1:], b), (a, b[1:])):
