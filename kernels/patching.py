@@ -6,19 +6,17 @@ even one made from the same config. Either all that was asked for goes in, or no
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 import torch
 from torch import nn
 
-from runner.kernels import launch, patches
-from runner.kernels.adapters import attention, causal, gated, lora, norms, rotary
+from runner.kernels import launch
+from runner.kernels.adapters import attention, causal, experts, gated, lora, norms, rotary
+from runner.kernels.families import families_of
 from runner.kernels.ledger import Ledger, Line, Wanted
 from runner.kernels.places import Edit, Family, Request, UnfitError, named
 
@@ -35,6 +33,7 @@ ADAPTERS: Mapping[str, Adapter] = {
     "geglu": gated.ge,
     "linear_cross_entropy": causal.loss_of_hidden,
     "attention": attention.suits,
+    "experts": experts.grouped,
     "lora_linear": lora.linear,
 }
 GPU_ONLY = {"qk_norm_rope", "rope", "rms_norm", "layer_norm", "swiglu", "geglu"}  # nothing to gain without Triton
@@ -126,36 +125,6 @@ def apply(model: nn.Module, wanted: Mapping[str, Wanted], *, with_triton: bool |
     _put(list(found.values()))
     lines = [line for name in wanted for line in _lines(name, wanted[name], found.get(name))]
     return Applied(ledger=Ledger(lines=lines), found=found)
-
-
-@cache
-def known() -> Mapping[str, Family]:
-    """The families by name: the files of `patches`."""
-    names = sorted(module.name for module in pkgutil.iter_modules(patches.__path__))
-    return {name: importlib.import_module(f"{patches.__name__}.{name}").FAMILY for name in names}
-
-
-def families_of(model: nn.Module) -> list[tuple[str, nn.Module, Family]]:
-    """Path, module and family of the outermost module that is known, and of the text model inside it, if another."""
-    path, root, family = _outermost("", model)
-    if family is None:
-        return []
-    found = [(path, root, family)]
-    if family.inner:
-        for name, child in root.named_children():
-            path_inside, inner, other = _outermost(f"{path}.{name}".lstrip("."), child, beside=family)
-            if other is not None:
-                return [*found, (path_inside, inner, other)]
-    return found
-
-
-def _outermost(path: str, model: nn.Module, beside: Family | None = None) -> tuple[str, nn.Module, Family | None]:
-    for name, module in model.named_modules(prefix=path):
-        classes = {cls.__name__ for cls in type(module).__mro__}
-        for family in known().values():
-            if family is not beside and classes & set(family.models):
-                return name, module, family
-    return path, model, None
 
 
 def _taken(found: Mapping[str, Found]) -> set[int]:

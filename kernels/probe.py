@@ -7,9 +7,6 @@ the usual way makes, plus one rounding (see `tests/kernels/criterion.py`). `cont
 
 from __future__ import annotations
 
-import copy
-import statistics
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,9 +18,9 @@ from torch import Tensor, nn
 from runner.kernels.adapters import causal
 from runner.kernels.ledger import Line
 from runner.kernels.patching import Applied, PatchError
+from runner.kernels.trial import Ran, error, exact, measured
 
 ROWS = 512  # of hidden states that the loss is compared on: its truth holds their logits in fp64
-TURNS = 3
 Batch = Mapping[str, Any]  # what the model is called with
 
 
@@ -43,15 +40,6 @@ class Seen:
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
     gradient: Tensor | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ran:
-    """Values and gradients of one way, and its cost."""
-
-    values: list[Tensor]
-    seconds: float
-    bytes: int | None  # peak above what was held before, on GPUs
 
 
 def probe(model: nn.Module, applied: Applied, batch: Batch) -> Probed:
@@ -155,14 +143,13 @@ def _try(
     if line.what == "linear_cross_entropy":
         usual, ours, truth = _losses(module, line, given, applied, model, batch)
     else:
-        exact = _exact(module)
-        truth = _run(exact, _cast(given, torch.float64)).values
+        truth = _run(exact(module), _cast(given, torch.float64)).values
         usual = _run(module, given)
         with applied.only(line.what):
             if applied.found[line.what].begin is not None:  # attention: what stands for its mask comes with the patch
                 given = _own_kwargs(model, module, given, batch)
             ours = _run(module, given)
-    pairs = [(_error(x, true), _error(y, true)) for x, y, true in zip(usual.values, ours.values, truth, strict=True)]
+    pairs = [(error(x, true), error(y, true)) for x, y, true in zip(usual.values, ours.values, truth, strict=True)]
     worst = max(range(len(pairs)), key=lambda i: pairs[i][1] - 2 * pairs[i][0])
     return usual, ours, pairs[worst]
 
@@ -207,7 +194,7 @@ def _timed(loss: Callable[..., Tensor], hidden: Tensor, weight: Tensor, trained:
         value = loss(x, weight)
         return [value.detach(), *torch.autograd.grad(value, [x, weight] if trained else [x])]
 
-    return _measured(once, hidden.device)
+    return measured(once, hidden.device)
 
 
 def _run(module: nn.Module, given: Seen) -> Ran:
@@ -228,7 +215,7 @@ def _run(module: nn.Module, given: Seen) -> Ran:
 
     module.eval()
     try:
-        return _measured(once, next(module.parameters()).device)
+        return measured(once, next(module.parameters()).device)
     finally:
         for part in training:
             part.training = True
@@ -244,46 +231,6 @@ def _leaf(given: Seen) -> tuple[Tensor, tuple[Any, ...], dict[str, Any]]:
     return leaf, (), given.kwargs | {name: leaf}
 
 
-def _measured(once: Callable[[], list[Tensor]], device: torch.device) -> Ran:
-    values, seconds, held = once(), [], None  # the first one compiles
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        held = torch.cuda.memory_allocated(device)
-    for _ in range(TURNS):
-        seconds.append(_seconds(once, device))
-    peak = None if held is None else torch.cuda.max_memory_allocated(device) - held
-    return Ran(values=values, seconds=statistics.median(seconds), bytes=peak)
-
-
-def _seconds(once: Callable[[], Any], device: torch.device) -> float:
-    if device.type != "cuda":
-        start = time.perf_counter()
-        once()
-        return time.perf_counter() - start
-    start_event, end_event = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    start_event.record()
-    once()
-    end_event.record()
-    end_event.synchronize()
-    return float(start_event.elapsed_time(end_event)) / 1000
-
-
-def _exact(module: nn.Module) -> nn.Module:
-    """A copy in fp64, whose packed weights are plain ones of what they stand for."""
-    twin = copy.deepcopy(module)
-    for parent in list(twin.modules()):
-        for name, child in list(parent.named_children()):
-            weight: Any = getattr(child, "weight", None)
-            if hasattr(weight, "dequantise"):
-                packed: Any = child
-                linear = nn.Linear(packed.in_features, packed.out_features, bias=packed.bias is not None)
-                linear.weight = nn.Parameter(weight.dequantise(), requires_grad=False)
-                linear.bias = packed.bias
-                setattr(parent, name, linear)
-    return twin.double()
-
-
 def _cast(value: Any, dtype: torch.dtype) -> Any:
     """The same with floating tensors in `dtype`, inside of tuples and dicts too."""
     if isinstance(value, Seen):
@@ -296,13 +243,6 @@ def _cast(value: Any, dtype: torch.dtype) -> Any:
     if isinstance(value, dict):
         return {key: _cast(x, dtype) for key, x in value.items()}
     return value
-
-
-def _error(value: Tensor, truth: Tensor) -> float:
-    if not value.isfinite().all():
-        return float("inf")
-    largest = truth.abs().max().item() if truth.numel() else 0.0
-    return (value.double() - truth).abs().max().item() / (largest or 1.0) if truth.numel() else 0.0
 
 
 def _judge(applied: Applied, line: Line, usual: Ran, ours: Ran, errors: tuple[float, float]) -> None:
