@@ -10,12 +10,20 @@ exchanged, is seen by one span of blocks of queries. The middle of a span needs 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from torch import Tensor
 
 from runner.kernels.launch import jit, tl
 from runner.kernels.vocabulary import _tanh as tanh
 
 LOG2_E = 1.4426950408889634  # kernels hold the number itself: Triton reads no globals
+
+
+def varying(*names: str) -> Callable[[Any], Any]:
+    """A decorator of kernels, not to be compiled anew where one of these numbers happens to be 1 or divisible by 16."""
+    return lambda kernel: kernel if tl is None else type(kernel)(kernel.fn, do_not_specialize=names)
 
 
 def dense(x: Tensor) -> Tensor:
@@ -25,7 +33,7 @@ def dense(x: Tensor) -> Tensor:
 
 def sides(causal: bool, window: int | None) -> tuple[int | None, int | None]:
     """How many keys a query sees back and ahead of its own; None is all of them."""
-    back = None if window is None else window - 1
+    back = None if window is None else min(window - 1, 2**30)  # positions plus that stay within int32
     return back, 0 if causal else back
 
 

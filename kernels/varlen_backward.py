@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from runner.kernels.launch import jit, launch, tl
-from runner.kernels.scores import bent, document_of, product, rows_of, seen, span, store_rows
+from runner.kernels.scores import bent, document_of, product, rows_of, seen, span, store_rows, varying
 from runner.kernels.varlen import Settings
 
 
@@ -63,6 +63,7 @@ def _dq_part(
     return dq
 
 
+@varying("documents", "tokens")
 @jit
 def _dq_kernel(
     q_ptr,
@@ -221,6 +222,7 @@ def _dkv_part(
     return dk, dv
 
 
+@varying("documents", "tokens", "key_tokens")
 @jit
 def _dkv_kernel(
     q_ptr,

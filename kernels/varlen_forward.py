@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from runner.kernels.launch import jit, launch, tl
-from runner.kernels.scores import bent, document_of, product, rows_of, seen, span, store_rows
+from runner.kernels.scores import bent, document_of, product, rows_of, seen, span, store_rows, varying
 from runner.kernels.varlen import Settings
 
 
@@ -66,6 +66,7 @@ def _attend(
     return total, highest, out
 
 
+@varying("documents", "tokens")
 @jit
 def _forward_kernel(
     q_ptr,

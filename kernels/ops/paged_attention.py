@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from runner.kernels.launch import divide_up, interpreted, jit, launch, power_of_two, tl, use_triton, wide
-from runner.kernels.scores import bent, dense, factor, must_be_positive, product, rows_of, store_rows
+from runner.kernels.scores import bent, dense, factor, must_be_positive, product, rows_of, store_rows, varying
 
 SPLITS = 64  # at most: what the second kernel holds at once
 ENOUGH = 264  # programs, two for each of Hopper's 132 processors. Fixed: the order of sums depends on shapes alone
@@ -107,6 +107,7 @@ def must_fit(q: Tensor, k: Tensor, v: Tensor, table: Tensor, lengths: Tensor, si
         raise ValueError(f"There are {tuple(sinks.shape)} sinks for {q.shape[1]} heads: it must be one for each.")
 
 
+@varying("entries")
 @jit
 def _split_kernel(
     q_ptr,
@@ -193,6 +194,7 @@ def _split_kernel(
         tl.store(sums_ptr + row + rows * splits, sums, mask=rows < group)
 
 
+@varying("splits")
 @jit
 def _join_kernel(parts_ptr, sums_ptr, out_ptr, splits, E: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_E: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)

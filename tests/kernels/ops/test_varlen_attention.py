@@ -80,6 +80,10 @@ def test_varlen_attention_of_keys_of_other_lengths(device: str, causal: bool) ->
     compare([3, 5, 2, 0], device, keys=[20, 2, 0, 3], causal=causal, window=7)
 
 
+def test_varlen_attention_with_a_window_past_int32(device: str) -> None:
+    compare([3], device, heads=(1, 1), causal=False, window=2**31 - 1)
+
+
 def test_varlen_attention_of_tokens_after_the_last_document(device: str) -> None:
     compare([2], device, rest=19, heads=(1, 1), causal=False)
 
