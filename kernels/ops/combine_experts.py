@@ -33,7 +33,8 @@ def reference(x_SH: Tensor, weights_RJ: Tensor, order: ExpertOrder) -> Tensor:
 
 def must_match(x_SH: Tensor, weights_RJ: Tensor, order: ExpertOrder) -> None:
     """Raises ValueError unless there is a row for each weight and each place."""
-    if x_SH.ndim != 2 or not len(x_SH) == weights_RJ.numel() == len(order.sources):
+    rows = len(order.sources)
+    if x_SH.ndim != 2 or len(x_SH) != rows or weights_RJ.shape != (rows // order.each, order.each):
         shapes = [tuple(x.shape) for x in (x_SH, weights_RJ, order.sources)]
         raise ValueError(f"x, weights and order are {shapes}: they must be [R * J, H], [R, J] and [R * J].")
 

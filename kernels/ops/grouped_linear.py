@@ -39,6 +39,8 @@ def grouped_linear(
     Raises ValueError for shapes or dtypes that do not fit.
     """
     must_match(x_TK, weight, offsets_E, bias_EN, transposed)
+    if order is not None and len(order.sources) != len(x_TK) * order.each:
+        raise ValueError(f"x has {len(x_TK)} tokens, and {order.each} experts of each make not {len(order.sources)}.")
     if not use_triton(x_TK, with_triton):
         return reference(x_TK, weight, offsets_E, bias_EN=bias_EN, transposed=transposed, order=order)
     weight_ENK = weight.transpose(1, 2) if transposed else weight
@@ -248,14 +250,14 @@ def _product(
     experts, outputs, inputs = weight_ENK.shape
     tokens = len(x_TK) if order is None else len(order.sources)
     y_TN = torch.empty(tokens, outputs, dtype=x_TK.dtype, device=x_TK.device)
-    high = min(max(power_of_two(tokens // max(experts, 1)), 16), _widest(x_TK))  # an expert's usual share of the tokens
-    cut = {"HIGH": high, "WIDE": _widest(x_TK), "DEEP": _deep(x_TK)}
+    wide, deep = _tile(x_TK)
+    high = min(max(power_of_two(tokens // max(experts, 1)), 16), wide)  # an expert's usual share of the tokens
     tiles = tokens // high + experts + 1
     bias = x_TK if bias_EN is None else bias_EN.contiguous()
     sources, each = (offsets_E, 1) if order is None else (order.sources, order.each)
     launch(
         _product_kernel,
-        (tiles * divide_up(outputs, cut["WIDE"]),),
+        (tiles * divide_up(outputs, wide),),
         *(x_TK, weight_ENK, bias, offsets_E, sources, y_TN, x_TK.stride(0), each, *weight_ENK.stride()),
         *(tokens, experts, outputs, inputs, tiles),
         BIAS=bias_EN is not None,
@@ -263,8 +265,10 @@ def _product(
         UPCAST=interpreted(),
         EXPERTS=power_of_two(experts + 1),
         TOGETHER=8,
-        num_warps=8 if high * cut["WIDE"] > 8192 else 4,
-        **cut,
+        num_warps=8 if high * wide > 8192 else 4,
+        HIGH=high,
+        WIDE=wide,
+        DEEP=deep,
     )
     return y_TN
 
@@ -276,7 +280,7 @@ def _weight_gradient(
     high, wide = (inputs, outputs) if transposed else (outputs, inputs)
     dw = torch.empty(experts, high, wide, dtype=x_TK.dtype, device=x_TK.device)
     sources, each = (offsets_E, 1) if order is None else (order.sources, order.each)
-    side = _widest(x_TK)
+    side, deep = _tile(x_TK)
     launch(
         _weight_kernel,
         (divide_up(outputs, side) * divide_up(inputs, side), experts),
@@ -285,16 +289,12 @@ def _weight_gradient(
         TRANSPOSED=transposed,
         UPCAST=interpreted(),
         SIDE=side,
-        DEEP=_deep(x_TK),
+        DEEP=deep,
         num_warps=8 if side > 64 else 4,
     )
     return dw.transpose(1, 2) if transposed else dw
 
 
-def _widest(x: Tensor) -> int:
-    """Tiles of 128 x 64 in two bytes, and 64 x 32 in four: 32 and 16 KiB a stage of the pipeline, for both operands."""
-    return 128 if x.element_size() == 2 else 64
-
-
-def _deep(x: Tensor) -> int:
-    return 64 if x.element_size() == 2 else 32
+def _tile(x: Tensor) -> tuple[int, int]:
+    """Side and depth: 32 KiB a stage of the pipeline for both operands in two bytes, 16 KiB in four."""
+    return (128, 64) if x.element_size() == 2 else (64, 32)

@@ -45,6 +45,8 @@ def test_combine_experts_of_no_tokens(device: str) -> None:
 def test_combine_experts_refuses_what_does_not_fit(device: str) -> None:
     with pytest.raises(ValueError, match=r"\[R \* J, H\]"):
         combine_experts(torch.ones(5, 4), torch.ones(3, 2), ordered(3, 2, "cpu"))
+    with pytest.raises(ValueError, match=r"\[R \* J, H\]"):
+        combine_experts(torch.ones(6, 4), torch.ones(2, 3), ordered(3, 2, "cpu"))
 
 
 def test_order_by_expert(device: str) -> None:

@@ -115,6 +115,8 @@ def test_grouped_linear_refuses_what_does_not_fit(device: str) -> None:
         grouped_linear(x, weight, ends.long())
     with pytest.raises(ValueError, match="one dtype"):
         grouped_linear(x, weight.bfloat16(), ends)
+    with pytest.raises(ValueError, match="4 tokens, and 2 experts of each make not 6"):
+        grouped_linear(x, weight, ends, order=by_expert(torch.zeros(3, 2, dtype=torch.int64), 2))
 
 
 def test_grouped_linear_takes_the_reference_on_a_cpu() -> None:
