@@ -32,15 +32,18 @@ from runner.kernels.ops.grouped_linear import grouped_linear
 from runner.kernels.ops.layer_norm import layer_norm
 from runner.kernels.ops.linear_cross_entropy import linear_cross_entropy
 from runner.kernels.ops.lora_linear import lora_linear
+from runner.kernels.ops.paged_attention import paged_attention
 from runner.kernels.ops.qk_norm_rope import qk_norm_rope
 from runner.kernels.ops.rms_norm import rms_norm
 from runner.kernels.ops.rope import rope
 from runner.kernels.ops.swiglu import swiglu
+from runner.kernels.ops.varlen_attention import varlen_attention
 from runner.kernels.quantised import quantise
 
 NAMES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.int64: "*i64"}
 NAMES |= {torch.int32: "*i32", torch.uint8: "*u8", torch.int8: "*i8"}
 CAPABILITIES = [int(word) for word in sys.argv[1:]]
+SHARED = {80: 163, 90: 227}  # KiB of one program
 compiled = set()
 
 
@@ -52,15 +55,24 @@ def kind(name, value, constants):
     return "fp32" if isinstance(value, float) else "i32"
 
 
-def run(self, *arguments, grid, warmup, num_warps, **options):
+def sixteen(value):
+    return isinstance(value, torch.Tensor) or isinstance(value, int) and value % 16 == 0
+
+
+def run(self, *arguments, grid, warmup, num_warps, num_stages=3, **options):
     values = dict(zip(self.arg_names, arguments)) | options
     constants = {parameter.name for parameter in self.params if parameter.is_constexpr}
     signature = {name: kind(name, values[name], constants) for name in self.arg_names}
     fixed = {(self.arg_names.index(name),): values[name] for name, kind in signature.items() if kind == "constexpr"}
+    even = [name for name in self.arg_names if signature[name] != "constexpr" and sixteen(values[name])]
+    # without these hints, which a launch gives, loads are narrow and not pipelined
+    hints = {(self.arg_names.index(name),): [["tt.divisibility", 16]] for name in even}
+    choices = {"num_warps": num_warps, "num_stages": num_stages}
     for capability in CAPABILITIES:
-        source = ASTSource(fn=self, signature=signature, constexprs=fixed)
-        made = triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": num_warps})
+        source = ASTSource(fn=self, signature=signature, constexprs=fixed, attrs=hints)
+        made = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=choices)
         assert made.asm["ptx"], self.__name__
+        assert made.metadata.shared <= SHARED[capability] * 1024, (self.__name__, capability, made.metadata.shared)
     compiled.add(f"{self.__module__.rpartition('.')[2]}.{self.__name__}")
 
 
@@ -113,6 +125,19 @@ for rows, outputs, dtype, names in (
     back(lora_linear(made(rows, 512, dtype=dtype), weight, *adapters, path="epilogue", **more))
     for name in names:
         back(lora_linear(made(rows, 512, dtype=dtype), quantise(weight, name), *adapters, path="fused", **more))
+starts = torch.tensor([0, 9], dtype=torch.int32)
+every = {"causal": False, "window": 5, "softcap": 3.0}
+for features, dtype, options in (256, torch.bfloat16, {}), (80, torch.float16, every), (63, torch.float32, {}):
+    q, k, v = (made(9, heads, features, dtype=dtype) for heads in (8, 2, 2))
+    sinks = made(8) if options is every else None
+    back(varlen_attention(q, k, v, starts, max_seqlen=4096, sinks_H=sinks, **options, **asked))
+with torch.no_grad():
+    varlen_attention(made(9, 8, 128), made(9, 2, 128), made(9, 2, 128), starts, max_seqlen=4096, **asked)
+    lengths, table = torch.zeros(3, dtype=torch.int32), torch.zeros(3, 64, dtype=torch.int32)
+    for features, dtype, sizes in (128, torch.bfloat16, {}), (256, torch.float16, {"window": 50, "softcap": 3.0}):
+        q, pages = made(3, 8, features, dtype=dtype), made(5, 16, 2, features, dtype=dtype)
+        paged_attention(q, pages, pages, table, lengths, **sizes, **asked)
+        paged_attention(q, pages, pages, table[:, :1], lengths, sinks_H=made(8), **sizes, **asked)
 print(*sorted(compiled))
 """
 
