@@ -84,7 +84,7 @@ class Session:
             key = tuple((name, x.shape, x.device) for name, x in given)
             return self._shared.setdefault(key, Tokens(ids=ids, padding=padding))
 
-        function = arguments["mask_function"]
+        function = arguments.get("mask_function")
         kind = (
             getattr(function, "__code__", function),
             arguments.get("local_size"),
@@ -255,11 +255,10 @@ def _plan(
             key, value, keys = key[:, :, :queries], value[:, :, :queries], queries
         plan = unmasked(batch=batch, queries=queries, keys=keys, causal=causal, window=None, device=query.device)
         return plan, key, value
-    here = (batch, 1, queries, keys), query.device.type, query.device.index
-    if (mask.shape, mask.device.type, mask.device.index or query.device.index) != here:
+    if mask.shape != (batch, 1, queries, keys) or mask.device != query.device:
         raise ValueError(
-            f"the mask was made for {mask.shape} on {mask.device}, attention has {here[0]} on {query.device}: "
-            "a model that is spread over devices, or changes its masks, needs its own attention"
+            f"the mask was made for {mask.shape} on {mask.device}, attention has {(batch, 1, queries, keys)} on "
+            f"{query.device}: a model that is spread over devices, or changes its masks, needs its own attention"
         )
     return mask, key, value
 

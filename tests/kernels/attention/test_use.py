@@ -208,3 +208,14 @@ def test_options_that_no_backend_knows_are_refused() -> None:
     with pytest.raises(ValueError, match="cuts one packed row, there are 2"):
         outputs(made, inputs("llama", "whole")[0] | named())
     assert "varlen" in BACKENDS
+
+
+def test_a_mask_for_other_sizes_is_refused() -> None:
+    made = model("llama")
+    use_attention(made)
+    plan = made.model.layers[0].self_attn.config._attn_implementation.session.plan(
+        batch_size=1, q_length=4, kv_length=4, config=made.config, device="cpu"
+    )
+    x = torch.randn(1, 4, 3, 8)
+    with pytest.raises(ValueError, match=r"made for \(1, 1, 4, 4\) on cpu, attention has \(1, 1, 3, 3\)"):
+        transformers.AttentionInterface._global_mapping["runner"](made.model.layers[0].self_attn, x, x, x, plan)
