@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from runner.kernels.launch import jit, tl
-from runner.kernels.vocabulary import _tanh as tanh
+from runner.kernels.vocabulary import tanh
 
 LOG2_E = 1.4426950408889634  # kernels hold the number itself: Triton reads no globals
 

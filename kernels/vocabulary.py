@@ -44,7 +44,7 @@ def reduced(losses_N: Tensor, targets_N: Tensor, ignore_index: int, reduction: s
 
 
 @jit
-def _tanh(x):
+def tanh(x):
     """By its series near 0, where 1 - 2 / (exp(2x) + 1) would lose digits."""
     s = x * x
     near = x * (1.0 + s * (-0.33333334 + s * (0.13333334 + s * (-0.053968254 + s * 0.021869488))))
@@ -80,7 +80,7 @@ def _losses_kernel(
             columns = start + tl.arange(0, BLOCK)
             z = tl.load(logits_ptr + columns, mask=columns < entries, other=-float("inf")).to(tl.float32)
             if CAPPED:
-                z = tl.where(columns < entries, softcap * _tanh(z / softcap), -float("inf"))
+                z = tl.where(columns < entries, softcap * tanh(z / softcap), -float("inf"))
             if SMOOTHED:
                 summed += tl.sum(tl.where(columns < entries, z, 0.0), 0)
             higher = tl.maximum(highest, tl.max(z, 0))
@@ -91,7 +91,7 @@ def _losses_kernel(
         known = (target >= 0) & (target < entries)
         z_target = tl.load(logits_ptr + target, mask=known, other=float("nan")).to(tl.float32)
         if CAPPED:
-            z_target = softcap * _tanh(z_target / softcap)  # which hands NaN on
+            z_target = softcap * tanh(z_target / softcap)  # which hands NaN on
         loss = logsum - (1.0 - smoothing) * z_target + z_loss * logsum * logsum
         if SMOOTHED:
             loss -= smoothing * summed / entries
@@ -129,7 +129,7 @@ def _gradients_kernel(
         z = tl.load(logits_ptr + row * row_stride + columns, mask=columns < entries, other=0.0).to(tl.float32)
         slope = 1.0
         if CAPPED:
-            bent = _tanh(z / softcap)
+            bent = tanh(z / softcap)
             z = softcap * bent
             slope = 1.0 - bent * bent
         gradient = tl.exp(z - logsum) * (1.0 + 2.0 * z_loss * logsum) - smoothing / entries
