@@ -45,6 +45,7 @@ class Inputs:
     softcap: float | None = None
     pages: Pages | None = None
     with_triton: bool | None = None
+    training: bool = False
 
     @property
     def documents(self) -> Documents:
@@ -58,7 +59,8 @@ class Inputs:
 
     @property
     def backward(self) -> bool:
-        return torch.is_grad_enabled() and any(x.requires_grad for x in self.tensors)
+        """Whether gradients will be asked for. Reentrant checkpoints run without them first, and again with them."""
+        return self.training or (torch.is_grad_enabled() and any(x.requires_grad for x in self.tensors))
 
 
 @dataclass(frozen=True, kw_only=True)

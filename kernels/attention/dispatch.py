@@ -231,6 +231,7 @@ def attention(
         softcap=softcap,
         pages=None if pages is None else pages[int(cast(int, module.layer_idx))],
         with_triton=session.with_triton,
+        training=module.training,
     )
     return session.run(inputs), None
 

@@ -204,7 +204,11 @@ def of_mask_function(
         padding = padding[:, kv_offset : kv_offset + kv_length]
     aligned = isinstance(q_offset, int) and q_offset + q_length == kv_offset + kv_length
     config = rest["config"]
-    read_tokens = (tokens or _own_tokens)(pattern.ids, padding)
+    config = rest["config"]
+    # whose keys are padded, where a layer may look at another model's, transformers does not say
+    crossed = getattr(config, "add_cross_attention", False) or config.is_encoder_decoder
+    shared = tokens if tokens is not None and not crossed else _own_tokens
+    read_tokens = shared(pattern.ids, padding)
     arguments: Mapping[str, Any] = {
         **rest,
         "batch_size": batch_size,
@@ -217,9 +221,6 @@ def of_mask_function(
         "allow_is_causal_skip": False,
         "allow_is_bidirectional_skip": False,
     }
-
-    # whose keys are padded, where a layer may look at another model's, transformers does not say
-    crossed = getattr(config, "add_cross_attention", False) or config.is_encoder_decoder
 
     def layout() -> Documents | str:
         reasons = {

@@ -125,6 +125,8 @@ def test_padding_of_another_models_keys_is_not_taken_for_ones_own() -> None:
     register()
     plan = create_bidirectional_mask(crossed, torch.zeros(2, 12, 8), LEFT)
     assert plan.layout == "padding that may be of another's keys"
+    own = create_causal_mask(crossed, torch.zeros(2, 12, 8), LEFT.flip(1), None)
+    assert own.layout.known[0] == [12, 7, 5]
 
 
 def test_masks_of_one_pass_share_one_reading_and_the_next_pass_reads_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -167,6 +167,16 @@ def test_the_ledger_has_one_line_a_shape_and_says_why_not() -> None:
     assert lines[0].refused["paged"] == "there are no pages"
 
 
+def test_a_layer_in_training_is_chosen_for_with_its_backward_pass() -> None:
+    """Or a reentrant checkpoint would compute its outputs in one way and their gradients in another."""
+    made = model("llama").train()
+    use_attention(made)
+    with torch.no_grad():
+        outputs(made, inputs("llama", "whole")[0])
+        outputs(made.eval(), inputs("llama", "whole")[0])
+    assert ["with backward" in line.call for line in ledger(made)] == [True, False]
+
+
 def test_what_is_forced_and_cannot_be_had_raises_with_the_reason() -> None:
     made = model("gemma2")
     given, _ = inputs("gemma2", "whole")
