@@ -40,7 +40,7 @@ FAMILY = Family(
     },
     language=Language(
         gguf="gpt-oss",
-        patches=tuple(name for name in DECODER if name != "swiglu"),
+        patches=(*(name for name in DECODER if name != "swiglu"), "experts"),
         lora=ATTENTION,
         bias={"qkv": "attention_bias", "o": "attention_bias", "mlp": True},
         window="even",
