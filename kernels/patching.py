@@ -174,9 +174,9 @@ def _why_not_here(name: str, model: nn.Module, with_triton: bool | None) -> str:
             return why
         if dtypes and (with_triton or _on_gpu(model)):
             return f"kernels take fp32, bf16 and fp16, and parameters are {', '.join(map(str, dtypes))}"
-    if with_triton is None and name in GPU_ONLY:
-        if not _on_gpu(model):
-            return "no GPU: torch's own is as fast"
+    if with_triton is None and not _on_gpu(model) and name in GPU_ONLY:
+        return "no GPU: torch's own is as fast"
+    if with_triton is None and _on_gpu(model) and name in GPU_ONLY | {"linear_cross_entropy"}:
         return _no_triton()
     return ""
 

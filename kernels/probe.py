@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from runner.kernels.adapters import causal
+from runner.kernels.attention import ledger
 from runner.kernels.ledger import Line
 from runner.kernels.patching import Applied, PatchError
 from runner.kernels.trial import Ran, error, exact, measured
@@ -58,6 +59,7 @@ def probe(model: nn.Module, applied: Applied, batch: Batch) -> Probed:
         _judge(applied, line, usual, ours, errors)
     with torch.no_grad():
         patched_loss = float(model(**batch).loss)
+    _tell_attention(model, applied)
     return Probed(loss=loss, patched_loss=patched_loss, gradient_norm=norm)
 
 
@@ -92,6 +94,14 @@ def contamination(model: Any, batch: Batch, *, documents: int = 3) -> None:
                 f"Documents of a packed row see each other: the loss of {document} depends on the tokens of {touched}. "
                 "Turn packing off, or choose an attention that keeps them apart."
             )
+
+
+def _tell_attention(model: nn.Module, applied: Applied) -> None:
+    """What computes attention is chosen call by call: the line says what was chosen for this batch."""
+    chosen = [f"{entry.backend} for {entry.call}: {entry.why}" for entry in ledger(model)]
+    for line in applied.ledger.of("attention"):
+        if line.applied and chosen:
+            applied.ledger.change(line, why="; ".join(chosen))
 
 
 def _place(model: nn.Module, line: Line) -> nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import io
 from typing import Any
 
@@ -240,6 +241,29 @@ def test_checkpointed_layers() -> None:
     with patched(ours, PLAIN | {"qk_norm_rope": "required"}, with_triton=False):
         must_agree(ours, theirs, batch("qwen3", 1))
         assert step(ours, batch("qwen3", 2))[0] > 0
+
+
+def test_trainers_see_the_forward_that_they_know() -> None:
+    ours, theirs = twins("llama")
+    with patched(ours, PLAIN | {"linear_cross_entropy": "required"}, with_triton=False):
+        assert inspect.signature(ours.forward) == inspect.signature(theirs.forward)
+        assert inspect.signature(ours.model.norm.forward) == inspect.signature(theirs.model.norm.forward)
+
+
+def test_under_autocast() -> None:
+    ours, theirs = twins("qwen3")
+    names = (*PLAIN, "qk_norm_rope", "linear_cross_entropy", "attention")
+    fields = batch("qwen3", 1)
+    with patched(ours, dict.fromkeys(names, "required"), with_triton=False):
+        losses = []
+        for made in (ours, theirs):
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                losses.append(loss_of(made, fields))
+            losses[-1].backward()
+    assert losses[0].item() == pytest.approx(losses[1].item(), rel=2e-3)
+    for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert one.grad.dtype == other.grad.dtype
+        assert (one.grad - other.grad).norm() <= 0.05 * other.grad.norm() + 1e-6
 
 
 def test_a_line_in_short() -> None:

@@ -23,6 +23,7 @@ def test_right_patches_get_error_and_saving(name: str) -> None:
     assert probed.loss == before
     assert probed.patched_loss == pytest.approx(before, rel=1e-5)
     assert probed.gradient_norm > 0
+    assert " for " in applied.ledger.of("attention")[0].why  # what was chosen, and for which call
     for line in applied.ledger.lines:
         assert line.applied, line
         assert line.parity_error is not None, line

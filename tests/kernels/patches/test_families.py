@@ -50,7 +50,7 @@ def test_patched_and_unpatched_agree_and_nothing_leaks(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_with_triton_a_step_agrees(name: str, device: str) -> None:
-    ours, theirs = twins(name, device)
+    ours, theirs = twins(name, device, **({"num_hidden_layers": 2} if name == "gemma3" else {}))  # 6 take 14 s
     with patched(ours, wanted(name, "preferred"), with_triton=True):
         must_agree(ours, theirs, batch(name, 1, device), tolerance=1e-4)
 

@@ -32,9 +32,9 @@ def wanted(name: str, word: Wanted = "required") -> dict[str, Wanted]:
     return {patch: word for patch in language.patches if patch in ADAPTERS and patch != "lora_linear"}
 
 
-def model(name: str, device: str = "cpu") -> Any:
+def model(name: str, device: str = "cpu", **changes: Any) -> Any:
     """The tiny model of a family, whose norms are not all ones and which has no dropout."""
-    made = tiny_llm.model(name, **CHANGES.get(name, {})).train()
+    made = tiny_llm.model(name, **CHANGES.get(name, {}) | changes).train()
     with torch.no_grad():
         for path, x in made.named_parameters():
             if "norm" in path.lower():
@@ -109,7 +109,7 @@ def losses(made: Any, name: str, steps: int, device: str = "cpu") -> list[float]
     return seen
 
 
-def twins(name: str, device: str = "cpu") -> tuple[Any, Any]:
+def twins(name: str, device: str = "cpu", **changes: Any) -> tuple[Any, Any]:
     """The same model twice."""
-    made = model(name, device)
+    made = model(name, device, **changes)
     return made, copy.deepcopy(made)
