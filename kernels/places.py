@@ -74,7 +74,7 @@ class Forward:
 
     def __init__(self, module: nn.Module, make: Callable[[nn.Module], Function], patch: str) -> None:
         self.module, self.make, self.patch = module, make, patch
-        self.function: Function | None = None  # made at the first call: a module that is being copied has nothing yet
+        self.function: Function | None = None  # of a copy it is made at the first call: before, it has nothing yet
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self.function is None:
@@ -104,7 +104,9 @@ def forward(module: nn.Module, request: Request, make: Callable[[nn.Module], Fun
     if held is not None:
         name = f"{getattr(held, '__module__', '?')}.{getattr(held, '__qualname__', type(held).__name__)}"
         raise UnfitError(f"its forward has been replaced already, by {name}: patch the model before that")
-    return Edit(module=module, name="forward", value=Forward(module, make, request.patch))
+    value = Forward(module, make, request.patch)
+    value.function = make(module)
+    return Edit(module=module, name="forward", value=value)
 
 
 def must_be_dense(module: nn.Module, name: str) -> Tensor:

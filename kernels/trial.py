@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from runner.kernels.quantised import QuantisedLinear
+
 TURNS = 3
 
 
@@ -55,14 +57,16 @@ def exact(module: nn.Module) -> nn.Module:
     twin = copy.deepcopy(module)
     for parent in list(twin.modules()):
         for name, child in list(parent.named_children()):
-            weight: Any = getattr(child, "weight", None)
-            if hasattr(weight, "dequantise"):
-                packed: Any = child
-                linear = nn.Linear(packed.in_features, packed.out_features, bias=packed.bias is not None)
-                linear.weight = nn.Parameter(weight.dequantise(), requires_grad=False)
-                linear.bias = packed.bias
-                setattr(parent, name, linear)
+            if isinstance(child, QuantisedLinear):
+                setattr(parent, name, _plain(child))
     return twin.double()
+
+
+def _plain(layer: Any) -> nn.Linear:
+    linear = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None)
+    linear.weight = nn.Parameter(layer.weight.dequantise(), requires_grad=False)
+    linear.bias = layer.bias
+    return linear
 
 
 def error(value: Tensor, truth: Tensor) -> float:

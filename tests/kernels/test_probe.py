@@ -9,9 +9,12 @@ import pytest
 import torch
 
 from runner.kernels.adapters import norms
+from runner.kernels.lora import registered
 from runner.kernels.patching import PatchError, apply
 from runner.kernels.probe import contamination, probe
+from runner.kernels.quantised import quantise_linears
 from tests.kernels.patches.training import batch, loss_of, model, wanted
+from tests.registry import tiny_llm
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen3", "gemma2", "granite", "qwen2-5-vl"])
@@ -43,6 +46,18 @@ def test_adapters_are_probed_too() -> None:
     applied = apply(made, {"lora_linear": "required", "swiglu": "required"}, with_triton=False)
     probe(made, applied, batch("llama", 1))
     assert [line.applied for line in applied.ledger.lines] == [True, True]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_quantised_weights_are_held_to_what_they_stand_for() -> None:
+    made = tiny_llm.model("llama", hidden_size=64, intermediate_size=128).train()
+    quantise_linears(made, "int4", skip=("lm_head",))
+    config = peft.LoraConfig(target_modules=["q_proj", "gate_proj", "up_proj"], init_lora_weights=False)
+    adapted = peft.get_peft_model(made, registered(config)).train()
+    names = (*wanted("llama"), "lora_linear")
+    applied = apply(adapted, dict.fromkeys(names, "required"), with_triton=False)
+    probe(adapted, applied, batch("llama", 1))
+    assert {line.what for line in applied.ledger.lines if line.applied} == set(names)
 
 
 def wrong(monkeypatch: pytest.MonkeyPatch) -> None:
