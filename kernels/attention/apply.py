@@ -59,10 +59,11 @@ def must_suit(model: nn.Module) -> None:
         raise ValueError(f"{type(model).__name__} has no config of transformers: its attention cannot be chosen")
     if not any(hasattr(type(module), "_can_set_attn_implementation") for module, _ in holders):
         raise ValueError(f"{type(model).__name__} is no model of transformers: its attention cannot be chosen")
-    for module in model.modules():
+    for module, _ in holders:
         can = getattr(type(module), "_can_set_attn_implementation", None)
         if can is not None and not can():
             raise ValueError(f"{type(module).__name__} computes attention itself: its scores are biased or whole")
+    for module in model.modules():
         if isinstance(getattr(module, "sinks", None), torch.Tensor):
             raise ValueError(f"{type(module).__name__} has attention sinks, which our backends do not know")
     for _, config in holders:
