@@ -157,7 +157,7 @@ def _product_kernel(
         w_at += DEEP * w_input_stride
     if BIAS:
         at = b_ptr + expert * outputs + output
-        y += tl.load(at, mask=(output < outputs) & known, other=0.0).to(tl.float32)[None, :]
+        y += tl.load(at, mask=output < tl.where(known, outputs, 0), other=0.0).to(tl.float32)[None, :]
     y_at = y_ptr + token[:, None] * outputs + output[None, :]
     tl.store(y_at, y.to(y_ptr.dtype.element_ty), mask=here[:, None] & (output < outputs)[None, :])
 
