@@ -6,10 +6,10 @@ import copy
 from collections.abc import Callable
 from typing import Any, cast
 
-import torch
 from torch import nn
 from transformers import PreTrainedConfig
 
+from runner.kernels.attention.cache import heed
 from runner.kernels.attention.dispatch import BACKENDS, Entry, Name, Session, register
 
 WIDEST = 256
@@ -20,7 +20,7 @@ def use_attention(model: nn.Module, *, force: str | None = None, with_triton: bo
 
     The model's configs are replaced by copies, since transformers shares them between modules and between models; what
     is set on a config in between is gone when it is undone. Towers for images keep theirs. `force` names one of
-    `BACKENDS` for all calls. Raises ValueError where the model's attention is not for us, or `force` is unknown.
+    `BACKENDS` for all calls. Caches that nobody asked for are not made in training (see `cache`). Raises ValueError where the model's attention is not for us, or `force` is unknown.
     """
     if force is not None and force not in BACKENDS:
         raise ValueError(f"attention {force!r} is unknown; there are {', '.join(BACKENDS)}")
@@ -34,8 +34,10 @@ def use_attention(model: nn.Module, *, force: str | None = None, with_triton: bo
         module.config = copies[id(config)]
     for module, _ in names:
         module._attn_implementation = cast(Any, Name.of(session))
+    heedless = heed(model)
 
     def undo() -> None:
+        heedless()
         for module, config in holders:
             module.config = config
         for module, name in names:
@@ -63,18 +65,18 @@ def must_suit(model: nn.Module) -> None:
         can = getattr(type(module), "_can_set_attn_implementation", None)
         if can is not None and not can():
             raise ValueError(f"{type(module).__name__} computes attention itself: its scores are biased or whole")
-    for module in model.modules():
-        if isinstance(getattr(module, "sinks", None), torch.Tensor):
-            raise ValueError(f"{type(module).__name__} has attention sinks, which our backends do not know")
     for _, config in holders:
         _must_suit(config)
 
 
 def _must_suit(config: Any) -> None:
-    if getattr(config, "kv_lora_rank", None) is not None:
-        raise ValueError(f"{type(config).__name__} has latent attention: values are not as wide as keys")
+    if getattr(config, "index_topk", None) is not None:
+        raise ValueError(f"{type(config).__name__} has an indexer, which computes with the mask: ours is no tensor")
     heads = getattr(config, "num_attention_heads", None)
-    width = getattr(config, "head_dim", None) or (config.hidden_size // heads if heads else 0)
+    if getattr(config, "kv_lora_rank", None) is not None:  # head_dim is what is turned of it
+        width = max(config.qk_nope_head_dim + config.qk_rope_head_dim, config.v_head_dim)
+    else:
+        width = getattr(config, "head_dim", None) or (config.hidden_size // heads if heads else 0)
     if width > WIDEST:
         raise ValueError(f"{type(config).__name__} has heads of {width}; our kernels hold heads of at most {WIDEST}")
 

@@ -43,6 +43,7 @@ class Inputs:
     scale: float
     dropout: float = 0.0
     softcap: float | None = None
+    sinks: Tensor | None = None  # [H], a score of each head that adds nothing: gpt-oss
     pages: Pages | None = None
     with_triton: bool | None = None
     training: bool = False
@@ -58,9 +59,15 @@ class Inputs:
         return self.query, self.key, self.value
 
     @property
+    def differentiable(self) -> dict[str, Tensor]:
+        """All that may be asked for gradients, by its name here."""
+        sinks = {} if self.sinks is None else {"sinks": self.sinks}
+        return {"query": self.query, "key": self.key, "value": self.value} | sinks
+
+    @property
     def backward(self) -> bool:
         """Whether gradients will be asked for. Reentrant checkpoints run without them first, and again with them."""
-        return self.training or (torch.is_grad_enabled() and any(x.requires_grad for x in self.tensors))
+        return self.training or (torch.is_grad_enabled() and any(x.requires_grad for x in self.differentiable.values()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +91,7 @@ class Call:
     causal: bool
     window: int | None
     softcap: float | None
+    sinks: bool
     dropout: bool
     backward: bool
     pages: bool
@@ -98,9 +106,15 @@ class Call:
         """All of it, for a ledger."""
         kind = "causal" if self.causal else "both ways"
         extras = [f"window {self.window}"] * bool(self.window) + [f"softcap {self.softcap}"] * bool(self.softcap)
-        extras += ["dropout"] * self.dropout + ["paged"] * self.pages + ["with backward"] * self.backward
+        extras += (
+            ["sinks"] * self.sinks
+            + ["dropout"] * self.dropout
+            + ["paged"] * self.pages
+            + ["with backward"] * self.backward
+        )
         mask = f"{self.documents} documents to {self.longest}" if self.mask == "documents" else self.mask
         sizes = f"{self.rows} x {self.queries} to {self.keys}, heads {self.heads}/{self.kv_heads} of {self.head_dim}"
+        sizes += f", values of {self.value_dim}" if self.value_dim != self.head_dim else ""
         return ", ".join([f"{self.dtype} {self.device}", sizes, kind, f"mask: {mask}", *extras])
 
 
@@ -132,6 +146,7 @@ def call_of(inputs: Inputs) -> Call:
         causal=plan.pattern.causal,
         window=plan.pattern.window,
         softcap=inputs.softcap,
+        sinks=inputs.sinks is not None,
         dropout=inputs.dropout > 0,
         backward=inputs.backward,
         pages=inputs.pages is not None,

@@ -103,7 +103,8 @@ class Session:
         self._shared.clear()
         # the layers of a step mostly differ in nothing: 10 us a layer instead of 30
         sizes = tuple(x.shape for x in inputs.tensors)
-        alike = (sizes, inputs.query.dtype, inputs.dropout > 0, inputs.softcap, inputs.backward, inputs.pages is None)
+        absent = inputs.sinks is None, inputs.pages is None
+        alike = (sizes, inputs.query.dtype, inputs.dropout > 0, inputs.softcap, inputs.backward, *absent)
         backend: Backend | None = inputs.plan.chosen.get(alike)
         if backend is None:
             call = call_of(inputs)
@@ -151,12 +152,10 @@ def _timed(backend: Backend, inputs: Inputs) -> Any:
     """The call on copies without history, both ways where it will be differentiated."""
 
     def both_ways() -> None:
-        tensors = [x.detach().requires_grad_() for x in inputs.tensors]
-        query, key, value = tensors
+        copies = {name: x.detach().requires_grad_() for name, x in inputs.differentiable.items()}
         with torch.enable_grad():
-            copied = Inputs(**{**inputs.__dict__, "query": query, "key": key, "value": value})
-            out = backend.run(copied)
-            torch.autograd.grad(out, tensors, torch.ones_like(out))
+            out = backend.run(Inputs(**{**inputs.__dict__, **copies}))
+            torch.autograd.grad(out, list(copies.values()), torch.ones_like(out))
 
     return both_ways if inputs.backward else lambda: backend.run(inputs)
 
@@ -204,17 +203,18 @@ def attention(
     scaling: float | None = None,
     softcap: float | None = None,
     is_causal: bool | None = None,
+    s_aux: Tensor | None = None,
     pages: Mapping[int, Pages] | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
     """The attention function: [B, Q, H, E] of query [B, H, Q, D], key [B, G, K, D] and value [B, G, K, E].
 
     `cu_seq_lens_q`, `cu_seq_lens_k`, `max_length_q` and `max_length_k` of a data collator cut one packed row into
-    documents; `pages` are the paged keys and values of each layer by its number. Raises ValueError for what no
-    backend knows, and RuntimeError where the backend that is forced cannot be had.
+    documents; `s_aux` are the sinks of gpt-oss, [H]; `pages` are the paged keys and values of each layer by its
+    number. Raises ValueError for what no backend knows, and RuntimeError where the one that is forced cannot be had.
     """
     session = _session(module.config)
-    for unknown in ("s_aux", "position_bias", "cache"):
+    for unknown in ("position_bias", "cache"):
         if options.get(unknown) is not None:
             raise ValueError(f"{type(module).__name__} hands {unknown!r} to attention, which no backend here takes")
     causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
@@ -229,6 +229,7 @@ def attention(
         scale=query.shape[-1] ** -0.5 if scaling is None else scaling,
         dropout=dropout,
         softcap=softcap,
+        sinks=s_aux,
         pages=None if pages is None else pages[int(cast(int, module.layer_idx))],
         with_triton=session.with_triton,
         training=module.training,

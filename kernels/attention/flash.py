@@ -39,6 +39,7 @@ def _common(call: Call, module: str) -> str | None:
         None if call.device == "cuda" else f"needs a GPU, this is {call.device}",
         "takes 16 bits" if call.dtype not in {"float16", "bfloat16"} else None,
         "needs values as wide as keys" if call.value_dim != call.head_dim else None,
+        "knows no attention sinks" if call.sinks else None,
         "reads no pages" if call.pages else None,
         needs_documents(call),
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from torch.nn.attention.flex_attention import AuxRequest, BlockMask, create_block_mask, flex_attention
 
 from runner.kernels.attention.call import Backend, Call, Inputs, first
 from runner.kernels.attention.plan import Documents, Plan, places
@@ -33,14 +33,19 @@ def _run(inputs: Inputs) -> Tensor:
         plan.blocks = _block_mask(plan)
     # uncompiled it holds whole score matrices: on a CPU it is there to be asked for, never chosen
     attend: Any = _compiled() if inputs.query.is_cuda else flex_attention
-    out_BHQE: Tensor = attend(
+    out_BHQE, aux = attend(
         *inputs.tensors,
         score_mod=None if softcap is None else capped,
         block_mask=plan.blocks,
         scale=inputs.scale,
         enable_gqa=inputs.query.shape[1] != inputs.key.shape[1],
+        return_aux=AuxRequest(lse=inputs.sinks is not None),
     )
-    return out_BHQE.transpose(1, 2)
+    if inputs.sinks is not None:  # e^lse / (e^lse + e^sink) of the weights is left to the keys
+        left_BHQ1 = torch.sigmoid(aux.lse - inputs.sinks.to(aux.lse.dtype)[:, None])[..., None]
+        out_BHQE = (out_BHQE * left_BHQ1).to(inputs.query.dtype)
+    out: Tensor = out_BHQE.transpose(1, 2)
+    return out
 
 
 def _block_mask(plan: Plan) -> BlockMask:

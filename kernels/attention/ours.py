@@ -34,6 +34,7 @@ def _varlen(inputs: Inputs) -> Tensor:
         scale=inputs.scale,
         window=inputs.plan.pattern.window,
         softcap=inputs.softcap,
+        sinks_H=inputs.sinks,
         with_triton=inputs.with_triton,
     )
     return out.view(inputs.query.shape[0], -1, *out.shape[1:])
@@ -60,6 +61,7 @@ def _paged(inputs: Inputs) -> Tensor:
         scale=inputs.scale,
         window=inputs.plan.pattern.window,
         softcap=inputs.softcap,
+        sinks_H=inputs.sinks,
         with_triton=inputs.with_triton,
     )
     return out_BHE.unsqueeze(1)

@@ -39,7 +39,10 @@ def _attend(inputs: Inputs) -> Attend:
             # finite, as transformers has it: a row that sees nothing becomes a mean and no NaN
             lowest = torch.finfo(scores.dtype).min
             scores = scores.masked_fill(~mask, lowest) if mask.dtype == torch.bool else scores + mask
-        weights = scores.softmax(-1, dtype=torch.float32).to(query.dtype)
+        if inputs.sinks is not None:  # one more column that is weighed and adds nothing
+            sinks = inputs.sinks.to(scores.dtype)[:, None, None].expand(*scores.shape[:3], 1)
+            scores = torch.cat([scores, sinks], -1)
+        weights = scores.softmax(-1, dtype=torch.float32).to(query.dtype)[..., : key.shape[2]]
         weights = functional.dropout(weights, inputs.dropout)
         return weights @ repeated(value, heads)
 

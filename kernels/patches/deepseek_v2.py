@@ -6,9 +6,6 @@ from runner.kernels.places import Family, decoder
 
 FAMILY = Family(
     models=("DeepseekV2ForCausalLM", "DeepseekV2Model"),
-    places=decoder("DeepseekV2", attention=(), rope=(), experts=("DeepseekV2Experts",)),
-    without={
-        "attention": "latent attention: values are not as wide as keys",
-        "rope": "it turns neighbouring features as complex numbers, and only a part of each head",
-    },
+    places=decoder("DeepseekV2", rope=(), experts=("DeepseekV2Experts",)),
+    without={"rope": "it turns neighbouring features as complex numbers, and only a part of each head"},
 )

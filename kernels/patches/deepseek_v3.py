@@ -6,9 +6,6 @@ from runner.kernels.places import Family, decoder
 
 FAMILY = Family(
     models=("DeepseekV3ForCausalLM", "DeepseekV3Model"),
-    places=decoder("DeepseekV3", attention=(), rope=(), experts=("DeepseekV3Experts",)),
-    without={
-        "attention": "latent attention: values are not as wide as keys",
-        "rope": "it turns neighbouring features, and only a part of each head",
-    },
+    places=decoder("DeepseekV3", rope=(), experts=("DeepseekV3Experts",)),
+    without={"rope": "it turns neighbouring features, and only a part of each head"},
 )

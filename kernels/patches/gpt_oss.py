@@ -6,9 +6,6 @@ from runner.kernels.places import Family, decoder
 
 FAMILY = Family(
     models=("GptOssForCausalLM", "GptOssModel"),
-    places=decoder("GptOss", attention=(), swiglu=(), experts=("GptOssExperts",)),
-    without={
-        "attention": "attention sinks, which no backend of ours knows",
-        "swiglu": "its clipped gate is another function, inside the experts",
-    },
+    places=decoder("GptOss", swiglu=(), experts=("GptOssExperts",)),
+    without={"swiglu": "its clipped gate is another function, inside the experts"},
 )

@@ -31,8 +31,8 @@ def _plain(rope: Facts) -> bool:
 # Wanted patches by name. What a family wants and a model does not meet is shown as such, never dropped in silence.
 PATCHES: Mapping[str, Patch] = {
     "attention": Patch(
-        needs="heads of at most 256, as wide for values as for keys, and no sinks",
-        when=lambda f: f["head_dim"] <= 256 and f["value_dim"] == f["head_dim"] and not f["sinks"],
+        needs="heads of at most 256, of keys and of values",
+        when=lambda f: max(f["head_dim"], f["value_dim"]) <= 256,
     ),
     "rms_norm": Patch(needs="RMS norms", when=lambda f: f["norm"].startswith("rms")),
     "layer_norm": Patch(needs="layer norms", when=lambda f: f["norm"] == "layer"),

@@ -25,6 +25,7 @@ GROUPED = SHAPE | {"num_key_value_heads": 2}
 NARROW = GROUPED | {"head_dim": 6}  # not hidden / heads, as in Gemma and Qwen3
 EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
 LATENT = SHAPE | {
+    "num_key_value_heads": 4,  # as many as heads, or transformers' eager attention repeats keys 0 times
     "kv_lora_rank": 16,
     "qk_rope_head_dim": 8,
     "qk_nope_head_dim": 16,

@@ -15,7 +15,7 @@ FAMILY = Family(
     features="tokens",
     limits=(
         "the experts are stacks of matrices, not linear modules: `auto` leaves them without adapters",
-        "attention sinks need a kernel that knows them: without one, attention holds whole score matrices",
+        "attention sinks need a kernel that knows them: without the `attention` patch, whole score matrices are held",
         "its clipped gate is neither swiglu nor geglu",
         "the published weights are MXFP4 and are trained as bf16, four times the size",
         "fp16 overflows in its layers: bf16 or fp32",

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from runner.kernels import calibration
-from runner.kernels.attention import BACKENDS, Pages, dispatch
+from runner.kernels.attention import BACKENDS, Pages, dispatch, sdpa
 from runner.kernels.attention.call import Call, Inputs, call_of, overflows
 from runner.kernels.attention.dispatch import Session
 from runner.kernels.attention.plan import Plan, unmasked
+from runner.kernels.attention.plan import given as given_mask
 from runner.registry.forecast import max_documents
 
 CPU = torch.device("cpu")
@@ -30,11 +31,13 @@ def plan(lengths: tuple[int, ...], *, causal: bool, window: int | None, rows: in
     return whole.cut(edges, edges, longest_query=max(lengths), longest_key=max(lengths))
 
 
-def inputs(made: Plan, *, heads: int = 4, kv_heads: int = 2, width: int = 8, **options: Any) -> Inputs:
+def inputs(
+    made: Plan, *, heads: int = 4, kv_heads: int = 2, width: int = 8, values: int | None = None, **options: Any
+) -> Inputs:
     """Random tensors under a plan."""
     rows, _, queries, keys = made.shape
     query = torch.randn(rows, heads, queries, width, requires_grad=True)
-    key, value = (torch.randn(rows, kv_heads, keys, width, requires_grad=True) for _ in range(2))
+    key, value = (torch.randn(rows, kv_heads, keys, size, requires_grad=True) for size in (width, values or width))
     return Inputs(query=query, key=key, value=value, plan=made, scale=width**-0.5, **options)
 
 
@@ -45,7 +48,10 @@ def truth(given: Inputs) -> Tensor:
     scores = query @ key.repeat_interleave(groups, 1).mT * given.scale
     if given.softcap is not None:
         scores = given.softcap * torch.tanh(scores / given.softcap)
-    weights = scores.masked_fill(~given.plan.dense, -math.inf).softmax(-1)
+    scores = scores.masked_fill(~given.plan.dense, -math.inf)
+    if given.sinks is not None:
+        scores = torch.cat([scores, given.sinks.double()[:, None, None].expand(*scores.shape[:3], 1)], -1)
+    weights = scores.softmax(-1)[..., : key.shape[2]]
     return (weights @ value.repeat_interleave(groups, 1)).transpose(1, 2)
 
 
@@ -62,11 +68,68 @@ def test_backends_agree_with_the_formula(
     if why is not None:
         assert (why, softcap, backend[:4]) == ("has no softcap", 3.0, "sdpa")
         return
+    must_agree(given, backend)
+
+
+@pytest.mark.parametrize("backend", HERE)
+@pytest.mark.parametrize("width", [8, 5])
+@pytest.mark.parametrize("values", [3, 8])
+@pytest.mark.parametrize("sinks", [True, False])
+@pytest.mark.parametrize("window", [None, 4])
+@pytest.mark.parametrize("lengths", [(12,), (5, 1, 6)], ids=str)
+def test_sinks_and_values_of_another_width(
+    lengths: tuple[int, ...], window: int | None, sinks: bool, values: int, width: int, backend: str
+) -> None:
+    own = torch.randn(4, requires_grad=True) if sinks else None
+    for causal in (True, False):
+        made = plan(lengths, causal=causal, window=window)
+        must_agree(inputs(made, width=width, values=values, sinks=own), backend)
+
+
+@pytest.mark.parametrize("backend", HERE)
+def test_values_are_widened_where_it_pays(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sdpa, "WIDEN", 1)
+    must_agree(inputs(plan((5, 1, 6), causal=True, window=None), values=3), backend)
+
+
+def test_our_kernel_takes_sinks_and_values_of_another_width(device: str) -> None:
+    """In the interpreter where there is no GPU."""
+    cpu = inputs(plan((5, 1, 6), causal=True, window=4), values=3, sinks=torch.randn(4, requires_grad=True))
+    moved = {name: x.detach().to(device).requires_grad_() for name, x in cpu.differentiable.items()}
+    edges = torch.tensor([0, 5, 6, 12], device=device)
+    whole = unmasked(batch=1, queries=12, keys=12, causal=True, window=4, device=torch.device(device))
+    made = whole.cut(edges, edges, longest_query=6, longest_key=6)
+    given = Inputs(**cpu.__dict__ | moved | {"plan": made, "with_triton": True})
+    assert BACKENDS["varlen"].refusal(call_of(given)) is None
+    must_agree(given, "varlen")
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("window", [None, 4])
+def test_flex_takes_sinks_forward(window: int | None) -> None:
+    made = inputs(plan((5, 1, 6), causal=True, window=window), values=3, sinks=torch.randn(4))
+    given = Inputs(**made.__dict__ | {name: x.detach() for name, x in made.differentiable.items()})
+    assert BACKENDS["flex"].refusal(call_of(given)) is None
+    torch.testing.assert_close(BACKENDS["flex"].run(given).double(), truth(given), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["plain", "sdpa"])
+def test_a_query_without_keys_leaves_all_to_the_sink(backend: str) -> None:
+    seen = torch.ones(1, 1, 4, 4, dtype=torch.bool).tril(-1)
+    blind = given_mask(seen, batch=1, queries=4, keys=4)
+    given = inputs(blind, sinks=torch.randn(4, requires_grad=True))
+    assert not BACKENDS[backend].run(given)[:, 0].any()
+    must_agree(given, backend)
+
+
+def must_agree(given: Inputs, backend: str) -> None:
+    """Outputs and all gradients are those of the formula."""
     out, true = BACKENDS[backend].run(given), truth(given)
     upstream = torch.randn_like(out)
     torch.testing.assert_close(out.double(), true, atol=1e-6, rtol=1e-5)
-    ours = torch.autograd.grad(out, given.tensors, upstream)
-    theirs = torch.autograd.grad(true, given.tensors, upstream.double())
+    asked = tuple(given.differentiable.values())
+    ours = torch.autograd.grad(out, asked, upstream)
+    theirs = torch.autograd.grad(true, asked, upstream.double())
     for mine, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-4)
 
@@ -103,6 +166,9 @@ def gpu(**changes: Any) -> Call:
         ("paged", {"pages": True, "queries": 1, "backward": True}, "no backward pass"),
         ("sdpa", {}, "its kernels stand for themselves"),
         ("sdpa_flash", {}, "takes no mask"),
+        ("sdpa_flash", {"mask": "free", "value_dim": 4}, "as wide as keys"),
+        ("sdpa_math", {"sinks": True}, "knows no attention sinks on GPUs"),
+        ("sdpa_documents", {"sinks": True}, "knows no attention sinks on GPUs"),
         ("sdpa_cudnn", {"dtype": "float32"}, "takes 16 bits"),
         ("sdpa_efficient", {"softcap": 2.0}, "has no softcap"),
         ("sdpa_documents", {"documents": 128}, "more than 64 launches"),
@@ -127,6 +193,9 @@ def test_refusals_on_a_gpu(backend: str, changes: Mapping[str, Any], words: str)
         ("flash2", "flash_attn", {"dtype": "float32"}, "takes 16 bits"),
         ("flash2", "flash_attn", {"capability": 75}, "Ampere"),
         ("flash2", "flash_attn", {"value_dim": 4}, "as wide as keys"),
+        ("flash2", "flash_attn", {"sinks": True}, "knows no attention sinks"),
+        ("flash3", "flash_attn_interface", {"sinks": True}, "knows no attention sinks"),
+        ("flash4", "flash_attn.cute", {"sinks": True}, "knows no attention sinks"),
         ("flash3", "flash_attn_interface", {}, None),
         ("flash3", "flash_attn_interface", {"capability": 100}, "Hopper"),
         ("flash4", "flash_attn.cute", {"head_dim": 256, "value_dim": 256}, "at most 128"),
@@ -191,13 +260,14 @@ def test_pages_are_read_whatever_the_keys_are() -> None:
     made = unmasked(batch=2, queries=1, keys=1, causal=True, window=None, device=CPU)
     query, newest = torch.randn(2, 4, 1, 8), torch.zeros(2, 2, 1, 8)
     session = Session()
-    given = Inputs(query=query, key=newest, value=newest, plan=made, scale=8**-0.5, pages=pages)
+    sinks = torch.randn(4)
+    given = Inputs(query=query, key=newest, value=newest, plan=made, scale=8**-0.5, pages=pages, sinks=sinks)
     out = session.run(given)
     assert [one.backend for one in session.ledger] == ["paged"]
     for row, length in enumerate((6, 4)):
         one = keys[row : row + 1, :, :length]
         whole = unmasked(batch=1, queries=1, keys=length, causal=True, window=None, device=CPU)
-        alone = Inputs(query=query[row : row + 1], key=one, value=one, plan=whole, scale=8**-0.5)
+        alone = Inputs(query=query[row : row + 1], key=one, value=one, plan=whole, scale=8**-0.5, sinks=sinks)
         torch.testing.assert_close(out[row : row + 1], truth(alone).float(), atol=1e-6, rtol=1e-5)
 
 
@@ -214,13 +284,13 @@ def test_a_choice_is_measured_on_copies_and_written_down(monkeypatch: pytest.Mon
         dispatch.calibration, "choose", lambda *asked, device: table.choose(*asked) if device == CPU else None
     )
     session = Session()
-    given = inputs(plan((5, 1, 6), causal=True, window=None))
+    given = inputs(plan((5, 1, 6), causal=True, window=None), sinks=torch.randn(4, requires_grad=True))
     out = session.run(given)
     (entry,) = session.ledger
     assert set(entry.milliseconds) == set(HERE)
     assert entry.why == "measured"
     assert entry.backend in HERE
-    assert all(x.grad is None for x in given.tensors)
+    assert all(x.grad is None for x in given.differentiable.values())
     torch.testing.assert_close(out.double(), truth(given), atol=1e-6, rtol=1e-5)
     session.run(given)
     assert len(session.ledger) == 1

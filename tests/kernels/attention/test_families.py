@@ -9,6 +9,17 @@ from runner.kernels.attention import BACKENDS, ledger, use_attention
 from tests.kernels.attention.models import ENCODERS, FAMILIES, LENGTH, REFUSED, both, inputs, model
 from tests.registry import tiny_llm
 
+GENERATE = [
+    "llama",
+    "mistral",
+    "gemma2",
+    "gemma3",
+    "qwen2-vl",
+    "gemma3-vision",
+    "gpt-oss",
+    "deepseek-v2",
+    "deepseek-v3",
+]
 KINDS = ["whole", "left", "right", "packed"]
 
 
@@ -37,7 +48,7 @@ def test_outputs_and_gradients_are_those_of_eager_attention(name: str, kind: str
 
 @pytest.mark.parametrize("backend", ["plain", "plain_documents", "sdpa", "sdpa_documents", "sdpa_math"])
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["mistral", "gemma2", "modernbert"])
+@pytest.mark.parametrize("name", ["mistral", "gemma2", "modernbert", "gpt-oss", "deepseek-v3"])
 def test_forced_backends_agree(name: str, kind: str, backend: str) -> None:
     if (name == "gemma2" and "sdpa" in backend) or (name == "modernbert" and kind == "packed"):
         pytest.skip("a softcap, or nothing packed")
@@ -54,6 +65,8 @@ def test_forced_backends_agree(name: str, kind: str, backend: str) -> None:
     ("name", "kind"),
     [
         ("gemma2", "packed"),  # a window, a softcap, shared keys
+        ("gpt-oss", "packed"),  # sinks
+        ("deepseek-v2", "packed"),  # values narrower than keys
         *[pytest.param(name, kind, marks=pytest.mark.slow) for name in ("qwen2", "modernbert") for kind in KINDS[:3]],
     ],
 )
@@ -68,7 +81,7 @@ def test_our_kernel_agrees_in_the_interpreter(name: str, kind: str, device: str)
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["llama", "gemma2", "modernbert"])
+@pytest.mark.parametrize("name", ["llama", "gemma2", "modernbert", "gpt-oss", "deepseek-v2"])
 def test_flex_agrees_forward(name: str, kind: str) -> None:
     made = model(name)
     given, counts = inputs(name, kind)
@@ -81,7 +94,7 @@ def test_flex_agrees_forward(name: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["whole", "left"])
-@pytest.mark.parametrize("name", ["llama", "mistral", "gemma2", "gemma3", "qwen2-vl", "gemma3-vision"])
+@pytest.mark.parametrize("name", GENERATE)
 @pytest.mark.parametrize("cache", ["dynamic", "static"])
 def test_generation_gives_the_same_tokens(name: str, kind: str, cache: str) -> None:
     made = model(name)
@@ -98,9 +111,6 @@ def test_generation_gives_the_same_tokens(name: str, kind: str, cache: str) -> N
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("deepseek-v2", "latent attention"),
-        ("deepseek-v3", "latent attention"),
-        ("gpt-oss", "attention sinks"),
         ("mpnet", "computes attention itself"),
     ],
 )

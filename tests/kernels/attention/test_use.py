@@ -206,13 +206,18 @@ def test_wide_heads_are_refused() -> None:
         use_attention(tiny_llm.model("qwen3", head_dim=320))
 
 
+def test_wide_latent_heads_are_refused() -> None:
+    with pytest.raises(ValueError, match="heads of 264; our kernels"):
+        use_attention(tiny_llm.model("deepseek-v3", qk_nope_head_dim=256))
+
+
 def test_options_that_no_backend_knows_are_refused() -> None:
     made = model("llama")
     use_attention(made)
     layer = made.model.layers[0].self_attn
     x: Tensor = torch.randn(1, 2, 3, 8)
     function = transformers.AttentionInterface._global_mapping["runner"]
-    for option in ("s_aux", "position_bias", "cache"):
+    for option in ("position_bias", "cache"):
         with pytest.raises(ValueError, match=f"hands '{option}'"):
             function(layer, x, x, x, None, **{option: x})
     with pytest.raises(ValueError, match="cuts one packed row, there are 2"):
