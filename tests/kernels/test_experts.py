@@ -15,7 +15,7 @@ from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS, grouped_mm_expe
 
 from runner.kernels.adapters import experts as adapter
 from runner.kernels.experts import experts_forward, register
-from runner.kernels.patching import known
+from runner.kernels.families import known
 from runner.kernels.places import Request, UnfitError
 from tests.kernels.criterion import check
 from tests.kernels.patches.training import batch, losses, must_agree
