@@ -20,7 +20,8 @@ def use_attention(model: nn.Module, *, force: str | None = None, with_triton: bo
 
     The model's configs are replaced by copies, since transformers shares them between modules and between models; what
     is set on a config in between is gone when it is undone. Towers for images keep theirs. `force` names one of
-    `BACKENDS` for all calls. Caches that nobody asked for are not made in training (see `cache`). Raises ValueError where the model's attention is not for us, or `force` is unknown.
+    `BACKENDS` for all calls. In training no cache is made that nobody asked for (`runner.kernels.attention.cache`).
+    Raises ValueError where the model's attention is not for us, or `force` is unknown.
     """
     if force is not None and force not in BACKENDS:
         raise ValueError(f"attention {force!r} is unknown; there are {', '.join(BACKENDS)}")
