@@ -7,7 +7,6 @@ that torch happens to hit exactly could not be met: one rounding to the dtype, a
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -65,8 +64,7 @@ def error(value: Tensor, truth: Tensor) -> float:
 
 
 def floor(dtype: torch.dtype) -> float:
-    cut = dtype == torch.bfloat16 and os.environ.get("TRITON_INTERPRET") == "1"  # the interpreter does not round
-    return max(torch.finfo(dtype).eps * (1.0 if cut else 0.5), 1e-6)
+    return max(torch.finfo(dtype).eps * 0.5, 1e-6)
 
 
 @contextmanager
