@@ -27,7 +27,9 @@ from torch.autograd.function import once_differentiable
 from runner.kernels import formats
 from runner.kernels.launch import divide_up, jit, launch, power_of_two, tl, use_triton
 
-SKIPPED = ("lm_head", "embed_out", "gate", "router", "score", "classifier")  # heads, and what chooses experts
+# heads, what chooses experts, and towers for images with what joins them to the text: as the registry counts them
+IMAGES = ("visual", "vision_tower", "vision_model", "multi_modal_projector")
+SKIPPED = ("lm_head", "embed_out", "score", "classifier", "pooler", "gate", "router", *IMAGES)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -78,7 +78,7 @@ def trainable(facts: Facts, rank: int | None) -> int:
 
 
 def weights(facts: Facts, width: int, quantize: Quantize) -> int:
-    """Bytes of the weights; of quantised ones only the matrices of the layers are, routers and embeddings stay.
+    """Bytes of the weights; of quantised ones the linear modules of the layers are; experts, routers, embeddings stay.
 
     nf4 with double quantisation: a code of 4 bits, a scale of 8 bits for 64 of them, an fp32 scale for 256 scales
     (Dettmers et al. 2023, QLoRA, section 3). int4: a 16-bit scale and an 8-bit zero for 128. int8 and fp8: an fp32

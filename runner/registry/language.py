@@ -9,6 +9,9 @@ from typing import Any, Literal
 Facts = Mapping[str, Any]
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 GATED_MLP = ("gate_proj", "up_proj", "down_proj")
+SILU = frozenset({"silu", "swish"})
+GELU = frozenset({"gelu", "gelu_python", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_new", "gelu_fast"})
+GELU |= {"gelu_accurate"}  # quick_gelu and gelu_10 are other functions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,13 +22,16 @@ class Patch:
     when: Callable[[Facts], bool]  # the same over the facts of a model
 
 
-def _ropes(rope: Facts) -> list[Facts]:
-    """Settings by layer type, or the one of all layers."""
-    return [rope] if "theta" in rope else list(rope.values())
+def _turns(rope: Facts | None, layers: int) -> bool:
+    """Whether a layer has rotary positions: over a part of the head or in sections, what turns is a table a token."""
+    return rope is not None and len(rope.get("layers_without", ())) < layers
 
 
-def _plain(rope: Facts) -> bool:
-    return rope.get("partial_rotary_factor", 1) == 1 and "mrope_section" not in rope
+def _mlps(found: Facts, activations: frozenset[str]) -> bool:
+    """Whether there are MLPs outside experts, with one of these activations on their gate."""
+    experts = found["experts"]
+    outside = experts is None or bool(experts["shared"]) or len(experts["layers"]) < found["layers"]
+    return outside and found["gated"] and found["activation"] in activations
 
 
 # Wanted patches by name. What a family wants and a model does not meet is shown as such, never dropped in silence.
@@ -37,14 +43,14 @@ PATCHES: Mapping[str, Patch] = {
     "rms_norm": Patch(needs="RMS norms", when=lambda f: f["norm"].startswith("rms")),
     "layer_norm": Patch(needs="layer norms", when=lambda f: f["norm"] == "layer"),
     "rope": Patch(
-        needs="rotary positions over the whole head, one position a token",
-        when=lambda f: bool(f["rope"]) and f["attention"] != "latent" and all(map(_plain, _ropes(f["rope"]))),
+        needs="rotary positions in pairs half a head apart, in attention that is not latent",
+        when=lambda f: f["attention"] != "latent" and _turns(f["rope"], f["layers"]),
     ),
     "qk_norm_rope": Patch(needs="query and key norms over one head", when=lambda f: f["qk_norm"] == "head"),
-    "swiglu": Patch(needs="a gate with silu", when=lambda f: f["gated"] and f["activation"] in {"silu", "swish"}),
-    "geglu": Patch(needs="a gate with gelu", when=lambda f: f["gated"] and f["activation"].startswith("gelu")),
+    "swiglu": Patch(needs="MLPs with a gate of silu outside experts", when=lambda f: _mlps(f, SILU)),
+    "geglu": Patch(needs="MLPs with a gate of gelu outside experts", when=lambda f: _mlps(f, GELU)),
     "linear_cross_entropy": Patch(needs="a language-model head", when=lambda f: f["head"]),
-    "experts": Patch(needs="experts", when=lambda f: f["experts"] is not None),
+    "experts": Patch(needs="experts", when=lambda f: bool(f["experts"] and f["experts"]["layers"])),
     "lora_linear": Patch(needs="linear layers that an adapter goes to", when=lambda f: bool(f["lora_targets"])),
 }
 DECODER = ("attention", "rms_norm", "rope", "swiglu", "linear_cross_entropy", "lora_linear")

@@ -27,7 +27,7 @@ COUNTED = ("bitsandbytes", "fp8", "mxfp4")  # quantised checkpoints whose parame
 
 def facts(weights: Weights, *, config: Fields, language: Language, layers: int, tied: bool, name: str) -> Fields:
     """Keys: parameters, parameters_from, weights_bytes, dtypes, quantised (the checkpoint's own method),
-    embedding_parameters (input and output), quantisable (matrices of the text's layers, by name),
+    embedding_parameters (input and output), quantisable (linear modules of the text's layers, by name; no experts),
     quantisable_parameters, vision_parameters, lora_targets, lora_width (sum of inputs and outputs over them; None where
     the header does not say), has_head. ``name`` is for messages.
     """
@@ -41,7 +41,7 @@ def facts(weights: Weights, *, config: Fields, language: Language, layers: int, 
     matrices = [
         (_module(key), count)
         for key, tensor, count in in_layers
-        if len(tensor.shape) > 1 and not key.endswith((*ROUTERS, "_bias"))
+        if len(tensor.shape) > 1 and not key.endswith((*ROUTERS, "_bias")) and not _of_experts(key)
     ]
     packed = any(tensor.dtype == "U8" for _, tensor in targets)
     return found | {
@@ -109,5 +109,10 @@ def _module(name: str) -> str:
 
 
 def _target(name: str, modules: tuple[str, ...]) -> bool:
-    """Whether an adapter may go to it: experts are no linear modules but stacks of matrices."""
-    return name.endswith(".weight") and _module(name) in modules and "experts" not in name.split(".")
+    """Whether an adapter may go to it."""
+    return name.endswith(".weight") and _module(name) in modules and not _of_experts(name)
+
+
+def _of_experts(name: str) -> bool:
+    """Whether it belongs to experts that tokens choose: no linear modules but stacks of matrices."""
+    return "experts" in name.split(".")

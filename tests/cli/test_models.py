@@ -112,7 +112,7 @@ def test_a_language_model_is_resolved_with_a_forecast(llama: Path, capsys: pytes
     words = ["resolve", str(llama), "--adapter", "lora:4", "--seq-len", "128", "--batch", "2", "--quantize", "nf4"]
     found = asked(capsys, *words)
     assert (found["family"], found["gguf"], found["kinds"], found["lack"]) == ("llama", "llama", [], None)
-    assert {"patch": "swiglu", "wanted": True, "needs": "a gate with silu"} in found["patches"]
+    assert {"patch": "swiglu", "wanted": True, "needs": "MLPs with a gate of silu outside experts"} in found["patches"]
     assert found["facts"]["lora_targets"][:2] == ["q_proj", "k_proj"]
     known = found["forecast"]["training"]
     assert (known["seq_len"], known["batch"], known["adapter"], known["quantize"]) == (128, 2, "lora:4", "nf4")

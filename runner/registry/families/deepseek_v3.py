@@ -23,6 +23,7 @@ FAMILY = Family(
     features="tokens",
     limits=(
         "PEFT takes gate_proj, up_proj and down_proj for those of all experts: `auto` leaves MLPs without adapters",
+        "the experts are stacks of matrices, not linear modules: quantisation leaves them as they are",
         "the layer that predicts a second token lies in the published file and is not loaded",
         "the published folders bring their own code (auto_map): use a copy without it",
     ),

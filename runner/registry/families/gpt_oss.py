@@ -14,7 +14,7 @@ FAMILY = Family(
     task="causal",
     features="tokens",
     limits=(
-        "the experts are stacks of matrices, not linear modules: `auto` leaves them without adapters",
+        "the experts are stacks of matrices, not linear modules: `auto` and quantisation leave them as they are",
         "attention sinks need a kernel that knows them: without the `attention` patch, whole score matrices are held",
         "its clipped gate is neither swiglu nor geglu",
         "the published weights are MXFP4 and are trained as bf16, four times the size",

@@ -13,7 +13,7 @@ FAMILY = Family(
     name_pattern=r"mixtral",
     task="causal",
     features="tokens",
-    limits=("the experts are stacks of matrices, not linear modules: `auto` leaves them without adapters",),
+    limits=("the experts are stacks of matrices, not linear modules: `auto` and quantisation leave them as they are",),
     defaults={
         "vocab_size": 32000,
         "hidden_size": 4096,

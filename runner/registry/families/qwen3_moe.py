@@ -14,7 +14,7 @@ FAMILY = Family(
     task="causal",
     features="tokens",
     limits=(
-        "the experts are stacks of matrices, not linear modules: `auto` leaves them without adapters",
+        "the experts are stacks of matrices, not linear modules: `auto` and quantisation leave them as they are",
         "fp16 overflows in its layers: bf16 or fp32",
     ),
     defaults={
