@@ -306,6 +306,20 @@ def test_documents_one_by_one_where_they_pay() -> None:
     assert taken((64,) * 8, softcap=2.0) == "plain_documents"
     assert taken((2,) * 8) == "sdpa"
     assert taken((2,) * 8, softcap=2.0) == "plain"
+    assert taken((2,) * 8, sinks=torch.randn(4)) == "plain"
+
+
+def test_sinks_under_a_mask_are_plain_while_there_are_few_scores() -> None:
+    def taken(queries: int, keys: int, masked: bool = True) -> str:
+        session = Session()
+        mask = torch.ones(1, 1, queries, keys, dtype=torch.bool)
+        free = unmasked(batch=1, queries=queries, keys=keys, causal=True, window=None, device=CPU)
+        made = given_mask(mask, batch=1, queries=queries, keys=keys) if masked else free
+        session.run(inputs(made, sinks=torch.randn(4)))
+        return session.ledger[0].backend
+
+    assert taken(16, 16, masked=False) == "sdpa"
+    assert [taken(128, 128), taken(129, 128), taken(1, 1 << 15)] == ["plain", "sdpa", "plain"]
 
 
 def test_nothing_can() -> None:
