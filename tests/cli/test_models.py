@@ -124,6 +124,20 @@ def test_a_language_model_is_resolved_with_a_forecast(llama: Path, capsys: pytes
     assert "of this family </s> <|eot_id|> <|eom_id|>" in out
 
 
+def test_patches_that_a_model_does_not_get_say_what_they_need(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tiny_llm.save(tiny_llm.model("mixtral"), tmp_path / "my-mixture")
+    capsys.readouterr()
+    assert main(["models", "resolve", str(folder)]) == 0
+    lines = [line.split(maxsplit=2) for line in capsys.readouterr().out.splitlines()]
+    (wanted,), rest = ([line[2] for line in lines if line[:2] == ["patches", word]] for word in ("wanted", "not"))
+    assert wanted == "attention, rms_norm, rope, linear_cross_entropy, lora_linear, experts"
+    assert rest == ["swiglu (needs MLPs with a gate of silu outside experts)"]
+    (quantisable,) = (line[1:] for line in lines if line[0] == "quantisable")
+    assert quantisable == ["k_proj,", "o_proj, q_proj, v_proj"]  # none of experts
+
+
 def test_a_forecast_without_an_adapter(llama: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plain, quantised = (asked(capsys, "resolve", str(llama), *more) for more in ([], ["--quantize", "int8"]))
     assert plain["forecast"]["training"]["trainable_parameters"] == plain["facts"]["parameters"]

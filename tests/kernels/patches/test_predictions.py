@@ -14,7 +14,7 @@ from runner.kernels.ledger import Wanted
 from runner.kernels.patching import ADAPTERS, CLASHES, GPU_ONLY, apply, patched
 from runner.kernels.quantised import QuantisedLinear, quantise_linears
 from runner.registry.resolve import resolve
-from tests.kernels.patches.training import NAMES, batch, must_agree, twins
+from tests.kernels.patches.training import LENGTH, NAMES, batch, loss_of, must_agree, twins
 from tests.registry import tiny_llm
 
 HALF = {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}
@@ -113,6 +113,19 @@ def test_other_rotary_positions_are_turned_alike(
     ours, theirs = twins(name, device, **changes)
     with patched(ours, {"rope": "required"}, with_triton=with_triton):
         must_agree(ours, theirs, batch(name, 1, device))
+
+
+@pytest.mark.parametrize("with_triton", [True, False])
+@pytest.mark.parametrize("name", ["qwen2-vl", "qwen2-5-vl"])
+def test_positions_in_three_sections_are_turned_alike(name: str, with_triton: bool, device: str) -> None:
+    ours, theirs = twins(name, device)
+    fields = batch(name, 1, device)
+    tokens = torch.arange(LENGTH, device=device).expand(2, -1)
+    fields["position_ids"] = torch.stack([tokens, tokens // 2, 7 * tokens % 5])  # of time, height and width
+    with patched(ours, {"rope": "required"}, with_triton=with_triton):
+        must_agree(ours, theirs, fields)
+        alike = fields | {"position_ids": tokens.expand(3, -1, -1)}
+        assert not torch.equal(loss_of(ours, alike), loss_of(ours, fields))
 
 
 @pytest.mark.parametrize("name", NAMES)
