@@ -87,13 +87,19 @@ def forward(layer: Linear, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 
 
 def together(x: Tensor, *modules: nn.Module) -> tuple[Tensor, ...]:
-    """`x` through each of `modules`, such as q, k and v: in one go where all are plain LoRA layers with the kernel.
+    """`x` through each of `modules`, such as gate and up: as `joined` gives it, or each on its own."""
+    outputs = joined(x, *modules)
+    return tuple(module(x) for module in modules) if outputs is None else outputs
 
-    Otherwise each on its own; also under dropout, which PEFT draws for each anew.
+
+def joined(x: Tensor, *modules: nn.Module) -> tuple[Tensor, ...] | None:
+    """`x` through each of `modules` in one go, where all are plain LoRA layers with the kernel, at which no hooks look.
+
+    None where each must go on its own; also under dropout, which PEFT draws for each anew.
     """
     layers = [module for module in modules if isinstance(module, Linear) and _joins(module)]
     if len(layers) < len(modules):
-        return tuple(module(x) for module in modules)
+        return None
     return lora_linears(x, [_parts(layer, _active(layer)[0]) for layer in layers])
 
 
@@ -206,5 +212,6 @@ def _joins(layer: Linear) -> bool:
     if refusal(layer) is not None or not _at_work(layer):
         return False
     name = _active(layer)[0]
-    hooked = bool(layer._forward_hooks or layer._forward_pre_hooks)
+    ahead, back = layer._forward_hooks or layer._forward_pre_hooks, layer._backward_hooks or layer._backward_pre_hooks
+    hooked = bool(ahead or back)
     return not (hooked or name in layer.lora_variant or _dropout(layer, name))
