@@ -1,7 +1,7 @@
 """Every launch of every kernel compiles for GPUs: Triton needs none for that, and its interpreter takes more.
 
-A process of its own, because this one interprets: there `run` of a kernel compiles from the types of its arguments, as a
-launch would, and starts nothing. Every launch for compute capability 9.0, those that meet bfloat16 for 8.0 as well.
+A process of its own, because this one interprets: there `run` of a kernel compiles from the types of its arguments, as
+a launch would, and starts nothing. Every launch for compute capability 9.0, those that meet bfloat16 for 8.0 as well.
 """
 
 from __future__ import annotations
