@@ -14,7 +14,7 @@ from runner.kernels.patching import ADAPTERS, apply, patched
 from runner.registry.language import PATCHES
 from runner.registry.recognise import families
 from runner.schema import discover
-from tests.kernels.patches.training import NAMES, batch, loss_of, losses, model, must_agree, twins, wanted
+from tests.kernels.patches.training import NAMES, batch, loss_of, losses, model, must_agree, smaller, twins, wanted
 
 SLOW_STEPS = ("llama", "qwen3", "gemma2")
 
@@ -50,7 +50,7 @@ def test_patched_and_unpatched_agree_and_nothing_leaks(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_with_triton_a_step_agrees(name: str, device: str) -> None:
-    ours, theirs = twins(name, device, **({"num_hidden_layers": 2} if name == "gemma3" else {}))  # 6 take 14 s
+    ours, theirs = twins(name, device, **smaller(name))
     with patched(ours, wanted(name, "preferred"), with_triton=True):
         must_agree(ours, theirs, batch(name, 1, device), tolerance=1e-4)
 

@@ -22,6 +22,11 @@ CHANGES: Mapping[str, dict[str, Any]] = {
     "gemma2": BIASES,
     "qwen3-moe": {"mlp_only_layers": [0]},  # one layer with an MLP, one with experts
 }
+FEWER = {  # layers, where the tiny model has more than one of each kind needs
+    "gemma3": {"num_hidden_layers": 2},
+    "modernbert": {"num_hidden_layers": 2},
+    "smollm3": {"num_hidden_layers": 2, "no_rope_layers": [1, 0]},
+}
 LENGTH = 9
 
 
@@ -46,6 +51,13 @@ def model(name: str, device: str = "cpu", **changes: Any) -> Any:
             if isinstance(getattr(part, field, None), float):
                 setattr(part, field, 0.0)
     return made.to(device)
+
+
+def smaller(name: str) -> dict[str, Any]:
+    """Changes for Triton's interpreter, which takes 60 ms for one head of one document: fewer heads and layers."""
+    _, fields = tiny_llm.MODELS[name]
+    halved = ("num_attention_heads", "num_key_value_heads")
+    return {key: fields[key] // 2 for key in halved if key in fields} | FEWER.get(name, {})
 
 
 def batch(name: str, seed: int, device: str = "cpu") -> dict[str, Tensor]:
