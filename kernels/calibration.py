@@ -177,8 +177,9 @@ def kernels_version() -> str:
     """A digest of the text of our kernels: any change of them is measured anew. A few ms for all files."""
     digest = hashlib.sha256()
     root = Path(__file__).parent
-    for path in sorted([*root.glob("*.py"), *(root / "ops").glob("*.py"), *(root / "formats").glob("*.py")]):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    for path in sorted(root.rglob("*.py")):
+        if path.relative_to(root).parts[0] != "bench":
+            digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
 
 

@@ -213,9 +213,14 @@ def _look(found: Found, path: str, module: nn.Module, request: Request) -> None:
 def _must_not_clash(found: Mapping[str, Found]) -> None:
     for one, other in CLASHES:
         if one in found and other in found and (both := set(found[one].edits) & set(found[other].edits)):
-            raise PatchError(
-                f"{one} and {other} are both wanted at {min(both)!r} and do the same: set one of them off."
-            )
+            weaker = one if found[one].wanted == "preferred" else other
+            if found[weaker].wanted == "required":
+                raise PatchError(
+                    f"{one} and {other} are both required at {min(both)!r} and do the same: set one of them off."
+                )
+            for path in both:
+                del found[weaker].edits[path]
+                found[weaker].unfit[path] = f"{other if weaker == one else one} does the same there"
     seen: dict[tuple[int, str], str] = {}
     for name, place in ((name, edit) for name, one in found.items() for edits in one.edits.values() for edit in edits):
         key = (id(place.module), place.name)

@@ -54,9 +54,12 @@ def probe(model: nn.Module, applied: Applied, batch: Batch) -> Probed:
     modules = {line.what: _place(model, line) for line in lines}
     with applied.suspended():
         seen, loss, norm = _step(model, modules, batch)
-        tried = [(line, *_try(modules[line.what], line, applied, seen, model, batch)) for line in lines]
-    for line, usual, ours, errors in tried:
-        _judge(applied, line, usual, ours, errors)
+        tried = [(line, _tried(modules[line.what], line, applied, seen, model, batch)) for line in lines]
+    for line, result in tried:
+        if isinstance(result, str):
+            _take_out(applied, line, result)
+        else:
+            _judge(applied, line, *result)
     with torch.no_grad():
         patched_loss = float(model(**batch).loss)
     _tell_attention(model, applied)
@@ -143,6 +146,16 @@ def _watched(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Seen]]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _tried(module: nn.Module, line: Line, *rest: Any) -> tuple[Ran, Ran, tuple[float, float]] | str:
+    """What `_try` found, or in words what it raised: libraries refuse shapes with exceptions of every kind."""
+    try:
+        return _try(module, line, *rest)
+    except torch.AcceleratorError:
+        raise  # the device is lost to this process
+    except Exception as error:
+        return f"it cannot be tried on {line.places[0]!r}: {type(error).__name__}: {error}"[:300]
 
 
 def _try(
@@ -262,6 +275,10 @@ def _judge(applied: Applied, line: Line, usual: Ran, ours: Ran, errors: tuple[fl
         applied.ledger.change(line, parity_error=mine, saving=_saving(usual, ours, len(line.places)))
         return
     why = f"its error on {line.places[0]!r} is {mine:.1e}, where torch's own is {theirs:.1e} and {limit:.1e} the limit"
+    _take_out(applied, line, why, mine)
+
+
+def _take_out(applied: Applied, line: Line, why: str, mine: float | None = None) -> None:
     if line.wanted == "required":
         applied.undo()
         raise PatchError(f"{line.what} is required and not right on this device: {why}. Set it to preferred or off.")

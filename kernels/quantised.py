@@ -268,6 +268,8 @@ def load_quantised(model: nn.Module, path: Path) -> None:
     Its linear layers become those of the file; all else keeps the model's dtype. Raises ValueError where the file names
     layers that the model does not have, or tells of none at all.
     """
+    if empty := next((name for name, x in model.named_parameters() if x.is_meta), None):
+        raise ValueError(f"{empty!r} lies on the meta device and cannot be filled: make the model on a real one.")
     with safe_open(path, "pt") as file:
         said = (file.metadata() or {}).get("quantised")
     if said is None:

@@ -204,7 +204,6 @@ def of_mask_function(
         padding = padding[:, kv_offset : kv_offset + kv_length]
     aligned = isinstance(q_offset, int) and q_offset + q_length == kv_offset + kv_length
     config = rest["config"]
-    config = rest["config"]
     # whose keys are padded, where a layer may look at another model's, transformers does not say
     crossed = getattr(config, "add_cross_attention", False) or config.is_encoder_decoder
     shared = tokens if tokens is not None and not crossed else _own_tokens

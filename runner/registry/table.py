@@ -15,9 +15,7 @@ START, END = "<!-- families: written by python -m runner.registry.table -->", "<
 def table() -> str:
     """Markdown, a row a family of language models."""
     rows = [_row(family) for family in families().values() if family.language]
-    return "\n".join(
-        ["| family | model types | `auto` adapters | patches wanted | GGUF |", "|---|---|---|---|---|", *rows]
-    )
+    return "\n".join([HEAD, *rows])
 
 
 def put(text: str) -> str:

@@ -64,7 +64,7 @@ def test_no_place_at_all() -> None:
 
 def test_clashes_and_patching_twice() -> None:
     made = model("qwen3")
-    both = {"rope": "preferred", "qk_norm_rope": "preferred"}
+    both = {"rope": "required", "qk_norm_rope": "required"}
     refused(made, both, "'model.layers.0.self_attn' and do the same: set one of them off", with_triton=False)
     applied = apply(made, PLAIN, with_triton=False)
     with pytest.raises(PatchError, match="swiglu is in it already"):
