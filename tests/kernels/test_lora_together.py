@@ -6,7 +6,7 @@ import copy
 import gc
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -87,7 +87,7 @@ def test_quantised_bases_share_it_too(widths: list[int]) -> None:
     assert widths == [3, 3]
 
 
-OPTIONS = {
+OPTIONS: dict[str, dict[str, Any]] = {
     "dropout": {"lora_dropout": 0.3},
     "dora": {"use_dora": True},
     "two of three": {"target_modules": ["q_proj", "v_proj"]},
@@ -230,14 +230,15 @@ def test_switches_in_between_are_honoured(widths: list[int]) -> None:
     for model in (ours, theirs):
         torch.manual_seed(5)
         model.add_adapter("other", adapters(r=3))
-    for change in (
+    changes: tuple[Callable[[Any], Any], ...] = (
         lambda model: model.eval(),
         lambda model: model.set_adapter("other"),
         lambda model: model.base_model.set_adapter(["default", "other"]),
         lambda model: model.set_adapter("default"),
         lambda model: model.merge_adapter(),
         lambda model: model.unmerge_adapter(),
-    ):
+    )
+    for change in changes:
         change(ours), change(theirs)
         assert near(ours(**data).logits, theirs(**data).logits, 1e-4)
     assert widths == [3] * 8
