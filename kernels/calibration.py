@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import importlib.util
 import json
 import os
 import statistics
@@ -166,10 +165,19 @@ def _table(index: int) -> Table:
         "capability": f"{major}.{minor}",
         "torch": torch.__version__,
         "cuda": str(torch.version.cuda or torch.version.hip),
-        "triton": importlib.metadata.version("triton") if importlib.util.find_spec("triton") else "none",
+        "triton": _version("triton"),
+        "flash_attn": _version("flash_attn"),
+        "flash_attn_3": _version("flash_attn_3"),
         "kernels": kernels_version(),
     }
     return Table(identity, clock=partial(_milliseconds, device=device), folder=cache_folder())
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
 
 
 @cache

@@ -13,3 +13,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # Triton reads this when it is imported, which transformers does long before the tests of the kernels are collected.
 if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+# torch reads this once, at the first product on a GPU of the process: without it deterministic products are refused.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -44,6 +44,8 @@ BACKENDS: Mapping[str, Backend] = {
         flex.FLEX,
     )
 }
+HOLD_SCORES = {plain.PLAIN.name, sdpa.MATH.name}
+SCORES = 2**31  # bytes of scores, past which trying takes memory that the step around it may need
 ONE_BY_ONE = {sdpa.DOCUMENTS.name, plain.PLAIN_DOCUMENTS.name}
 # Scores of a row up to which sinks under a mask are plain torch's on CPUs. 2 rows, 8 heads of 64 with 2 for keys, fp32,
 # one thread of a Xeon, both ways in ms, transformers' own, plain and sdpa: 32 tokens 1.6, 1.4, 1.9; 128 tokens 24, 15,
@@ -127,6 +129,7 @@ class Session:
                 )
             choice = calibration.Choice(name=self.force, note="asked for")
         else:
+            refused |= _heavy(refused, call)
             able = _ordered([name for name in BACKENDS if name not in refused], call)
             if not able:
                 reasons = "; ".join(f"{name}: {why}" for name, why in refused.items())
@@ -144,6 +147,16 @@ class Session:
             )
         )
         return BACKENDS[choice.name]
+
+
+def _heavy(refused: Mapping[str, str], call: Call) -> dict[str, str]:
+    """On GPUs, those that hold whole score matrices, where these are large and anything else can: not even tried."""
+    scores = 4 * call.rows * call.heads * call.queries * call.keys  # bytes in fp32
+    others = set(BACKENDS) - set(refused) - HOLD_SCORES
+    if call.device != "cuda" or scores <= SCORES or not others:
+        return {}
+    why = f"would hold {scores / 2**30:.0f} GiB of scores"
+    return {name: why for name in HOLD_SCORES if name not in refused}
 
 
 def _ordered(able: list[str], call: Call) -> list[str]:

@@ -28,7 +28,7 @@ def _refusal(call: Call) -> str | None:
     )
 
 
-def _attend(inputs: Inputs) -> Attend:
+def _attend(inputs: Inputs, *, shares: bool = True) -> Attend:
     def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, leans: bool) -> Tensor:
         (queries, width), values = query.shape[2:], value.shape[3]
         leans = leans and mask is None
@@ -37,8 +37,8 @@ def _attend(inputs: Inputs) -> Attend:
         if values < width and not query.is_cuda and queries * key.shape[2] >= WIDEN:
             value = pad(value, (0, key.shape[3] - value.shape[3]))
         heads, shared = query.shape[1], query.shape[1] != key.shape[1]
-        # with a mask no fast kernel of torch shares keys among heads
-        if shared and mask is not None:
+        # with a mask no fast kernel of torch shares keys among heads, and the efficient one never does
+        if shared and (mask is not None or not shares):
             key, value, shared = repeated(key, heads), repeated(value, heads), False
         out = scaled_dot_product_attention(
             query,
@@ -77,7 +77,7 @@ def _with_sinks(
 def _by(kernel: SDPBackend | None) -> Callable[[Inputs], Tensor]:
     def run(inputs: Inputs) -> Tensor:
         with nullcontext() if kernel is None else sdpa_kernel(kernel):
-            return whole(inputs, _attend(inputs))
+            return whole(inputs, _attend(inputs, shares=kernel is not SDPBackend.EFFICIENT_ATTENTION))
 
     return run
 

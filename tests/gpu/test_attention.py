@@ -15,25 +15,26 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 LENGTHS = {"rows": None, "documents": (700, 1, 300, 23)}
 
 
-def made(layout: str, *, window: int | None, softcap: float | None, dtype: torch.dtype) -> Inputs:
+def made(layout: str, *, window: int | None, softcap: float | None, width: int, dtype: torch.dtype) -> Inputs:
     device = torch.device("cuda", torch.cuda.current_device())
     plan = unmasked(batch=1, queries=1024, keys=1024, causal=True, window=window, device=device)
     if (lengths := LENGTHS[layout]) is not None:
         edges = torch.tensor([0, *lengths], device=device).cumsum(0)
         plan = plan.cut(edges, edges, longest_query=700, longest_key=700)
-    query = torch.randn(1, 8, 1024, 64, device=device, dtype=dtype, requires_grad=True)
-    key, value = (torch.randn(1, 2, 1024, 64, device=device, dtype=dtype, requires_grad=True) for _ in range(2))
-    return Inputs(query=query, key=key, value=value, plan=plan, scale=0.125, softcap=softcap)
+    query = torch.randn(1, 8, 1024, width, device=device, dtype=dtype, requires_grad=True)
+    key, value = (torch.randn(1, 2, 1024, width, device=device, dtype=dtype, requires_grad=True) for _ in range(2))
+    return Inputs(query=query, key=key, value=value, plan=plan, scale=width**-0.5, softcap=softcap)
 
 
+@pytest.mark.parametrize("width", [64, 128, 256])  # each has tiles of its own
 @pytest.mark.parametrize("softcap", [None, 20.0])
 @pytest.mark.parametrize("window", [None, 128])
 @pytest.mark.parametrize("layout", LENGTHS)
 @pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "paged"])
 def test_a_backend_agrees_with_the_formula(
-    backend: str, layout: str, window: int | None, softcap: float | None
+    backend: str, layout: str, window: int | None, softcap: float | None, width: int
 ) -> None:
-    given = made(layout, window=window, softcap=softcap, dtype=torch.bfloat16)
+    given = made(layout, window=window, softcap=softcap, width=width, dtype=torch.bfloat16)
     why = BACKENDS[backend].refusal(call_of(given))
     if why is not None:
         pytest.skip(f"{backend} {why}")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from runner.kernels import calibration
 from runner.kernels.attention import BACKENDS, Pages, dispatch, sdpa
@@ -328,3 +330,27 @@ def test_nothing_can() -> None:
     pages = Pages(k_pages=x, v_pages=x, block_table=x, lengths=x)
     with pytest.raises(RuntimeError, match=r"no attention for float32 cpu.*paged: decodes one query a row; varlen: "):
         Session().run(Inputs(query=x, key=x, value=x, plan=made, scale=1.0, pages=pages))
+
+
+def test_large_score_matrices_are_not_even_tried_on_a_gpu_where_others_can() -> None:
+    made = inputs(plan((8, 4), causal=True, window=None))
+    call = replace(call_of(made), device="cuda", capability=90, queries=2**14, keys=2**14, heads=32)
+    assert set(dispatch._heavy({}, call)) == {"plain", "sdpa_math"}
+    assert "32 GiB" in dispatch._heavy({}, call)["plain"]
+    assert not dispatch._heavy(dict.fromkeys(set(BACKENDS) - {"plain"}, "cannot"), call)
+    assert not dispatch._heavy({}, replace(call, device="cpu"))
+    assert not dispatch._heavy({}, replace(call, queries=64, keys=64))
+
+
+def test_calibration_inside_a_checkpoint_leaves_its_tensors_alone() -> None:
+    """What a candidate saves for its backward pass is not the checkpointed layer's."""
+    made = inputs(plan((8, 4), causal=True, window=None))
+
+    def layer(query: Tensor) -> Tensor:
+        given = Inputs(**{**made.__dict__, "query": query})
+        dispatch._timed(BACKENDS["plain"], given)()
+        return BACKENDS["plain"].run(given)
+
+    usual = torch.autograd.grad(BACKENDS["plain"].run(made).sum(), made.query)[0]
+    out = checkpoint(layer, made.query, use_reentrant=False)
+    assert torch.equal(torch.autograd.grad(out.sum(), made.query)[0], usual)
