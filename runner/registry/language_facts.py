@@ -31,6 +31,7 @@ SIZES = {  # fact -> config key; each a positive whole number
     "vocab_size": "vocab_size",
     "max_positions": "max_position_embeddings",
 }
+MOST = {"layers": 10_000}  # what is listed layer by layer must end; the deepest models have some hundreds
 
 
 class Config:
@@ -49,12 +50,21 @@ class Config:
                     return values[key]
         return None
 
-    def positive(self, *keys: str) -> int:
+    def positive(self, *keys: str, most: int = 2**63 - 1) -> int:
         """A whole number above 0; raises PlanError."""
         value = self.get(*keys)
         if type(value) is not int or value <= 0:
             raise self.bad(keys[0], value, "a whole number above 0")
+        if value > most:
+            raise self.bad(keys[0], value, f"at most {most}")
         return value
+
+    def count(self, key: str) -> int:
+        """A whole number from 0 on, of which null is 0; raises PlanError."""
+        value = self.get(key)
+        if value is not None and (type(value) is not int or not 0 <= value < 2**63):
+            raise self.bad(key, value, "a whole number from 0 on")
+        return value or 0
 
     def bad(self, key: str, value: object, allowed: str) -> PlanError:
         """The error for a value that makes no sense."""
@@ -70,12 +80,21 @@ def facts(family: Family, text: Family, *, config: Fields, weights: Weights, sou
     shared, layers} or None; rope; those of parameters.facts; lora_pattern, chat_template, stop_tokens, patches [{patch,
     wanted, needs}]; and lacks, {what: in words}. Raises PlanError where the config makes no sense.
     """
+    try:
+        return _facts(family, text, config=config, weights=weights, source=source, name=name)
+    except (TypeError, AttributeError, OverflowError) as error:  # of keys that nothing below checks by name
+        raise PlanError(
+            f"model {name!r}: a value in its config.json is of the wrong type ({error}); mend it"
+        ) from error
+
+
+def _facts(family: Family, text: Family, *, config: Fields, weights: Weights, source: Source, name: str) -> Fields:
     language, inside = text.language, config.get("text_config")
     assert language is not None
     nested = inside if isinstance(inside, dict) else config
     read = Config(nested, text.defaults, name)
     tied = Config({**nested, **config}, {**text.defaults, **family.defaults}, name).get("tie_word_embeddings")
-    found: Fields = {fact: read.positive(key) for fact, key in SIZES.items()}
+    found: Fields = {fact: read.positive(key, most=MOST.get(fact, 2**63 - 1)) for fact, key in SIZES.items()}
     found |= {"tied": bool(tied), "head": language.head, "text_family": text.name, "images": _images(config, weights)}
     found |= _attention(language, read, found) | _windows(language, read, found["layers"]) | _blocks(language, read)
     found["experts"] = _experts(language.experts, read, found["layers"])
@@ -85,7 +104,7 @@ def facts(family: Family, text: Family, *, config: Fields, weights: Weights, sou
     )
     has_head = counts.pop("has_head")
     found |= counts | {"lora_pattern": _pattern(family, counts["lora_targets"])}
-    found |= {"chat_template": _template(source), "stop_tokens": _stops(source, nested, config)}
+    found |= {"chat_template": _template(source), "stop_tokens": _stops(source, nested, config, name)}
     found["patches"] = _patches(language, found)
     if language.head and not found["tied"] and not has_head:
         found["lacks"] = {"head": "no language-model head"}
@@ -160,20 +179,23 @@ def _slides(language: Language, read: Config, layer: int) -> bool:
 
 def _unrotated(read: Config) -> list[int]:
     """Layers without rotary positions (SmolLM3): the config's list of 1 and 0, else every so many."""
-    listed, step = read.get("no_rope_layers"), read.get("no_rope_layer_interval")
+    listed, step = read.get("no_rope_layers"), read.count("no_rope_layer_interval")
     if isinstance(listed, list):
         return [layer for layer, rotated in enumerate(listed) if not rotated]
-    return [layer for layer in range(read.positive("num_hidden_layers")) if step and (layer + 1) % step == 0]
+    return [layer for layer in range(read.positive(SIZES["layers"])) if step and (layer + 1) % step == 0]
 
 
 def _blocks(language: Language, read: Config) -> Fields:
     """Norms, activation, biases, and multipliers in the forward pass."""
+    activation = read.get(language.activation)
+    if not isinstance(activation, str):
+        raise read.bad(language.activation, activation, "the name of an activation")
     bias = {part: bool(read.get(said) if isinstance(said, str) else said) for part, said in language.bias.items()}
     return {
         "norm": language.norm,
         "norm_place": language.norm_place,
         "norm_eps": read.get(language.norm_eps),
-        "activation": read.get(language.activation),
+        "activation": activation,
         "gated": language.gated,
         "bias": {"qkv": False, "o": False, "mlp": False} | bias,
         "scales": {key: read.get(key) for key in language.scales},
@@ -183,15 +205,17 @@ def _blocks(language: Language, read: Config) -> Fields:
 def _experts(layout: Experts | None, read: Config, layers: int) -> Fields | None:
     if layout is None:
         return None
-    dense = set(range(read.get(layout.dense_first) or 0)) if layout.dense_first else set()
+    dense = set(range(min(layers, read.count(layout.dense_first)))) if layout.dense_first else set()
     if layout.every:
-        step = read.positive("decoder_sparse_step")
-        dense = {layer for layer in range(layers) if (layer + 1) % step} | set(read.get("mlp_only_layers") or ())
+        step, listed = read.positive("decoder_sparse_step"), read.get("mlp_only_layers") or []
+        if not isinstance(listed, list):
+            raise read.bad("mlp_only_layers", listed, "a list of layers")
+        dense = {layer for layer in range(layers) if (layer + 1) % step} | set(listed)
     return {
         "count": read.positive(*layout.count),
         "per_token": read.positive("num_experts_per_tok"),
         "intermediate": read.positive(layout.width),
-        "shared": (read.get(layout.shared) or 0) if layout.shared else 0,
+        "shared": read.count(layout.shared) if layout.shared else 0,
         "layers": [layer for layer in range(layers) if layer not in dense],
     }
 
@@ -241,13 +265,20 @@ def _template(source: Source) -> str | None:
     return None
 
 
-def _stops(source: Source, text: Fields, config: Fields) -> list[int]:
+def _stops(source: Source, text: Fields, config: Fields, name: str) -> list[int]:
     """Ids of the tokens that end a turn: of generation_config.json, else of config.json."""
     path = "generation_config.json"
     given = source.json(path).get("eos_token_id") if path in source.files else None
     for fallback in (config, text):
         given = fallback.get("eos_token_id") if given is None else given
-    return [given] if type(given) is int else [one for one in given or () if type(one) is int]
+    if type(given) is int:
+        return [given]
+    if given is not None and not isinstance(given, list):
+        raise PlanError(
+            f"model {name!r}: eos_token_id must be a token's number or a list of them, got {given!r:.80}; mend "
+            "generation_config.json or config.json"
+        )
+    return [one for one in given or () if type(one) is int]
 
 
 def _patches(language: Language, found: Fields) -> list[Fields]:

@@ -16,6 +16,7 @@ import torch
 import transformers
 
 from runner.registry.family import Resolved
+from runner.registry.forecast import forecast
 from runner.registry.language import PATCHES
 from runner.registry.recognise import families
 from runner.registry.resolve import resolve
@@ -289,6 +290,61 @@ def test_configs_that_make_no_sense(changes: dict[str, Any], said: str, tmp_path
     resolved("llama", tmp_path)
     edit(tmp_path, **changes)
     assert said in refusal(tmp_path)
+
+
+WORD, WHOLE, LIST = "the name of an activation", "a whole number from 0 on", "a list of layers"
+STOP = "a token's number or a list of them"
+ODD = (2.5, "4", {"a": 1}, float("inf"), True)
+
+
+@pytest.mark.parametrize(
+    "name, key, allowed, values",
+    [
+        ("llama", "num_hidden_layers", "at most 10000", (10**9, 10_001)),
+        ("llama", "intermediate_size", "at most 9223372036854775807", (10**400,)),
+        ("llama", "hidden_act", WORD, (None, 1, [], {})),
+        ("gemma3", "hidden_activation", WORD, (None, 1, [])),
+        ("llama", "no_rope_layer_interval", WHOLE, (*ODD, [1], -1)),
+        ("deepseek-v3", "first_k_dense_replace", WHOLE, (*ODD, [1], -1)),
+        ("deepseek-v3", "n_shared_experts", WHOLE, (*ODD, [1], -1)),
+        ("qwen3-moe", "mlp_only_layers", LIST, (5, *ODD)),
+        ("modernbert", "eos_token_id", STOP, ODD),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_named(
+    name: str, key: str, allowed: str, values: tuple[Any, ...], tmp_path: Path
+) -> None:
+    resolved(name, tmp_path)
+    for value in values:
+        edit(tmp_path, **{key: value})
+        assert f"{key} must be {allowed}, got {repr(value)[:80]}; mend " in refusal(tmp_path)
+
+
+def test_a_value_of_the_wrong_type_inside_a_list_is_no_bug_of_ours(tmp_path: Path) -> None:
+    resolved("qwen3-moe", tmp_path)
+    edit(tmp_path, mlp_only_layers=[[1]])
+    assert "a value in its config.json is of the wrong type (unhashable type: 'list'); mend it" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["llama", "deepseek-v3", "qwen3-moe", "smollm3", "gemma3"])
+def test_no_key_of_a_config_gives_anything_but_facts_or_a_refusal(name: str, tmp_path: Path) -> None:
+    resolved(name, tmp_path)
+    path = tmp_path / "some-fine-tune" / "config.json"
+    good = json.loads(path.read_text())
+    for key in good:
+        for value in (None, "x", -1, 2.5, [], ["a"], {"a": 1}, 10**9, 10**400):
+            path.write_text(json.dumps(good | {key: value}))
+            try:
+                found = resolve("./some-fine-tune", folder=tmp_path)
+            except PlanError:
+                continue
+            assert forecast(found.facts)["parameters"] > 0
+
+
+def test_more_dense_layers_than_there_are_leave_no_experts(tmp_path: Path) -> None:
+    resolved("deepseek-v3", tmp_path)
+    edit(tmp_path, first_k_dense_replace=10**12)
+    assert resolve("./some-fine-tune", folder=tmp_path).facts["experts"]["layers"] == []
 
 
 def test_layer_types_of_another_model(tmp_path: Path) -> None:
