@@ -30,6 +30,7 @@ from runner.kernels.launch import divide_up, jit, launch, power_of_two, tl, use_
 # heads, what chooses experts, and towers for images with what joins them to the text: as the registry counts them
 IMAGES = ("visual", "vision_tower", "vision_model", "multi_modal_projector")
 SKIPPED = ("lm_head", "embed_out", "score", "classifier", "pooler", "gate", "router", *IMAGES)
+DTYPES = {str(one).split(".")[1]: one for one in (torch.float32, torch.bfloat16, torch.float16, torch.float64)}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -187,6 +188,10 @@ class QuantisedLinear(nn.Module):
         y_MN: Tensor = _Linear.apply(x.reshape(-1, x.shape[-1]), bias, self.weight)
         return y_MN.view(*x.shape[:-1], self.out_features)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the views of its buffers in other dtypes, which torch.save refuses beside them."""
+        return self.__dict__ | {"_known": None}
+
     def extra_repr(self) -> str:
         """What `print(model)` says of it."""
         features = f"in_features={self.in_features}, out_features={self.out_features}"
@@ -266,7 +271,7 @@ def load_quantised(model: nn.Module, path: Path) -> None:
     """Fill `model`, not quantised and of the same architecture, from a file that `save_quantised` wrote, in place.
 
     Its linear layers become those of the file; all else keeps the model's dtype. Raises ValueError where the file names
-    layers that the model does not have, or tells of none at all.
+    layers that the model does not have, tells of none at all, or says of one what makes no sense.
     """
     if empty := next((name for name, x in model.named_parameters() if x.is_meta), None):
         raise ValueError(f"{empty!r} lies on the meta device and cannot be filled: make the model on a real one.")
@@ -274,17 +279,30 @@ def load_quantised(model: nn.Module, path: Path) -> None:
         said = (file.metadata() or {}).get("quantised")
     if said is None:
         raise ValueError(f"{str(path)!r} does not say how it is quantised: it was not written by save_quantised.")
-    layers = {name: _empty(model, name, word, path) for name, word in json.loads(said).items()}
+    try:
+        stored = json.loads(said)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{str(path)!r} says how it is quantised in what is no JSON: {error}") from error
+    if not isinstance(stored, dict):
+        raise ValueError(f"{str(path)!r} must name its quantised layers in a mapping, got {stored!r:.80}.")
+    layers = {name: _empty(model, name, word, path) for name, word in stored.items()}
     for name, layer in layers.items():
         model.set_submodule(name, layer)
     load_model(model, path)
 
 
-def _empty(model: nn.Module, name: str, word: Mapping[str, Any], path: Path) -> QuantisedLinear:
+def _empty(model: nn.Module, name: str, word: Any, path: Path) -> QuantisedLinear:
     """The layer, still to be filled, that takes the place of the linear one of that name."""
-    linear, shape = dict(model.named_modules()).get(name), (word["shape"][0], word["shape"][1])
-    if not isinstance(linear, nn.Linear) or tuple(linear.weight.shape) != shape:
+    match word:
+        case {"format": str(kind), "shape": [int(rows), int(columns)], "dtype": str(dtype)} if (
+            kind in formats.names() and dtype in DTYPES
+        ):
+            shape = (rows, columns)
+        case _:
+            allowed = f"format ({', '.join(formats.names())}), shape [N, K] and dtype ({', '.join(DTYPES)})"
+            raise ValueError(f"{str(path)!r} must say of its layer {name!r} {allowed}, got {word!r:.120}.")
+    linear = dict(model.named_modules()).get(name)
+    if not name or not isinstance(linear, nn.Linear) or tuple(linear.weight.shape) != shape:
         raise ValueError(f"{str(path)!r} has a linear layer {name!r} of {shape}; the model has {linear!r} there.")
-    dtype, device = getattr(torch, word["dtype"]), linear.weight.device
-    layer = QuantisedLinear.empty(word["format"], shape, dtype=dtype, bias=linear.bias, device=device)
+    layer = QuantisedLinear.empty(kind, shape, dtype=DTYPES[dtype], bias=linear.bias, device=linear.weight.device)
     return layer.train(linear.training)

@@ -318,6 +318,66 @@ def test_files_of_something_else_are_refused(tmp_path: Path) -> None:
     save_file({"x": torch.ones(1)}, path)
     with pytest.raises(ValueError, match=r"model.safetensors' does not say how it is quantised"):
         load_quantised(Model(), path)
-    save_file({"x": torch.ones(1)}, path, {"quantised": json.dumps({"upp": {"format": "nf4", "shape": [1, 2]}})})
+    save_file({"x": torch.ones(1)}, path, {"quantised": json.dumps({"upp": SAID | {"shape": [1, 2]}})})
     with pytest.raises(ValueError, match=r"has a linear layer 'upp' of \(1, 2\); the model has None there"):
         load_quantised(Model(), path)
+
+
+SAID = {"format": "nf4", "shape": [130, 70], "dtype": "float32"}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        [],
+        None,
+        "nf4",
+        {},
+        {key: SAID[key] for key in ("format", "shape")},
+        SAID | {"format": ["nf4"]},
+        SAID | {"format": "q4"},
+        SAID | {"shape": []},
+        SAID | {"shape": 130},
+        SAID | {"shape": ["130", 70]},
+        SAID | {"dtype": "load"},
+        SAID | {"dtype": "int64"},
+        SAID | {"dtype": None},
+    ],
+    ids=str,
+)
+def test_what_makes_no_sense_of_a_layer_is_named(wrong: object, tmp_path: Path) -> None:
+    path, model = tmp_path / "model.safetensors", Model()
+    save_file({"x": torch.ones(1)}, path, {"quantised": json.dumps({"up": wrong})})
+    with pytest.raises(
+        ValueError, match=r"model.safetensors' must say of its layer 'up' format \(fp8, .* float64\), got"
+    ):
+        load_quantised(model, path)
+    assert type(model.up) is nn.Linear
+
+
+@pytest.mark.parametrize("text", ["", "[]", "1", '["up"]', "[" * 100_000], ids=lambda text: text[:6])
+def test_metadata_that_is_no_mapping_is_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file({"x": torch.ones(1)}, path, {"quantised": text})
+    with pytest.raises(
+        ValueError, match=r"model.safetensors' (must name its quantised layers in a|says how .* no JSON)"
+    ):
+        load_quantised(Model(), path)
+
+
+def test_a_model_without_memory_cannot_be_filled(tmp_path: Path) -> None:
+    model, path = Model(), tmp_path / "model.safetensors"
+    quantise_linears(model, "nf4")
+    save_quantised(model, path)
+    with torch.device("meta"):
+        other = Model()
+    with pytest.raises(ValueError, match=r"'embed.weight' lies on the meta device and cannot be filled"):
+        load_quantised(other, path)
+
+
+def test_a_model_that_was_used_is_pickled_by_torch(tmp_path: Path) -> None:
+    model, x = nn.Sequential(nn.Linear(70, 130), nn.Linear(130, 3)), torch.randn(2, 70)
+    quantise_linears(model, "nf4")
+    y = model(x)
+    torch.save(model, tmp_path / "model.pt")
+    assert torch.equal(torch.load(tmp_path / "model.pt", weights_only=False)(x), y)
