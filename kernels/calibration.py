@@ -126,7 +126,7 @@ class Table:
             choices = _choices(stored)
         except FileNotFoundError:
             return {}, ""
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             return {}, _reason(error)
         if stored["identity"] != self.identity:
             return {}, "it is of another device or version"
@@ -150,10 +150,13 @@ class Table:
                 Path(made).unlink(missing_ok=True)
 
 
-def cache_folder() -> Path:
-    """Where choices are kept."""
+def cache_folder() -> Path | None:
+    """Where choices are kept; None for a user without a home, as containers run, whose choices are kept in memory."""
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "specrunner" / "calibration"
+    try:
+        return Path(base).expanduser() / "specrunner" / "calibration"
+    except RuntimeError:
+        return None
 
 
 @cache
@@ -227,7 +230,7 @@ def _choices(stored: Any) -> dict[str, Choice]:
         if not isinstance(stored["identity"], dict):
             raise TypeError("identity is no mapping")
         return {str(key): _choice(one) for key, one in stored["choices"].items()}
-    except (TypeError, KeyError, AttributeError) as error:
+    except (TypeError, KeyError, AttributeError, OverflowError) as error:
         raise ValueError(f"no table of choices: {_reason(error)}") from error
 
 

@@ -87,7 +87,11 @@ def test_processes_add_to_one_file(tmp_path: Path) -> None:
     assert set(given.table(tmp_path).to_json()["choices"]) == {"x dtype=bf16 rows=4", "y dtype=bf16 rows=4"}
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", '{"identity": {}, "choices": {"x": {"name": "a"}}}', '"\\ud800"'])
+HUGE = '{"identity": {}, "choices": {"x": {"name": "a", "milliseconds": {"a": 1%s}, "excluded": {}}}}' % (400 * "0")
+BROKEN = ["", "{", "[1]", '{"identity": {}, "choices": {"x": {"name": "a"}}}', '"\\ud800"', "[" * 100_000, HUGE]
+
+
+@pytest.mark.parametrize("text", BROKEN, ids=range(len(BROKEN)))
 def test_a_broken_or_foreign_file_is_measured_anew_and_says_so(text: str, tmp_path: Path) -> None:
     given = Counted(a=1.0)
     given.table(tmp_path).choose("linear", SHAPE, given.candidates)
@@ -164,6 +168,10 @@ def test_where_choices_lie_and_what_they_depend_on(monkeypatch: pytest.MonkeyPat
     assert calibration.cache_folder() == tmp_path / "specrunner" / "calibration"
     monkeypatch.setenv("XDG_CACHE_HOME", "")
     assert calibration.cache_folder() == Path.home() / ".cache" / "specrunner" / "calibration"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)  # a container's user of no name
+    assert calibration.cache_folder() is None
     start = time.perf_counter()
     assert len(calibration.kernels_version()) == 16
     assert time.perf_counter() - start < 1.0
