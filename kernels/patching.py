@@ -44,6 +44,7 @@ ADAPTERS: Mapping[str, Adapter] = {
 # 8, 7; swiglu and geglu 1.0, 1.0; rope 0.9, 1.7; qk_norm_rope 0.9, 1.2. Experts there are transformers' own grouped_mm,
 # which it takes by default in every family that has experts.
 GPU_ONLY = {"qk_norm_rope", "rope", "rms_norm", "layer_norm", "swiglu", "geglu", "experts"}
+REPLICATE = "_replicate_for_data_parallel"
 CLASHES = (("rope", "qk_norm_rope"),)  # both turn queries and keys
 
 
@@ -69,25 +70,34 @@ class Found:
 class Applied:
     """Patches that are in a model."""
 
+    model: nn.Module
     ledger: Ledger
     found: dict[str, Found]
 
     def undo(self, what: str | None = None) -> None:
         """Take one patch out again, or all; then raises PatchError where others have replaced our forwards since."""
-        kept = [path for name in ([what] if what else list(self.found)) for path in _out(self.found.pop(name))]
-        if kept:
-            raise PatchError(f"{kept[0]!r} and {len(kept) - 1} more have got other forwards since: undo those first.")
+        kept = []
+        for name in [what] if what else list(self.found):
+            if stuck := _out(self.found[name]):
+                kept += stuck  # still ours to undo, once what was put over it is gone
+            else:
+                del self.found[name]
+        if not self.found:
+            self.model.__dict__.pop(REPLICATE, None)
+        _must_be_ours(kept)
 
     @contextmanager
     def suspended(self) -> Iterator[None]:
         """All patches out while the block runs."""
         kept = [path for found in self.found.values() for path in _out(found)]
-        if kept:
-            raise PatchError(f"{kept[0]!r} and {len(kept) - 1} more have got other forwards since: undo those first.")
+        _must_be_ours(kept)
+        held = self.model.__dict__
+        guard = {REPLICATE: held.pop(REPLICATE)} if REPLICATE in held else {}
         try:
             yield
         finally:
             _put(list(self.found.values()))
+            held.update(guard)
 
     @contextmanager
     def only(self, what: str) -> Iterator[None]:
@@ -130,8 +140,9 @@ def apply(model: nn.Module, wanted: Mapping[str, Wanted], *, with_triton: bool |
     for one in found.values():
         _must_be_had(one, model)
     _put(list(found.values()))
+    model.__dict__[REPLICATE] = no_replicas
     lines = [line for name in wanted for line in _lines(name, wanted[name], found.get(name))]
-    return Applied(ledger=Ledger(lines=lines), found=found)
+    return Applied(model=model, ledger=Ledger(lines=lines), found=found)
 
 
 def _taken(found: Mapping[str, Found]) -> set[int]:
@@ -242,6 +253,18 @@ def _must_be_had(found: Found, model: nn.Module) -> None:
         )
 
 
+def _must_be_ours(kept: list[str]) -> None:
+    if kept:
+        more = f" and {len(kept) - 1} more" if len(kept) > 1 else ""
+        where = repr(kept[0]) if kept[0] else "the model"
+        raise PatchError(f"Others have put forwards over ours since, at {where}{more}: undo those, then this again.")
+
+
+def no_replicas() -> nn.Module:
+    """What nn.DataParallel calls: its replicas would all run the forwards of the first device's modules."""
+    raise PatchError("A patched model cannot go under nn.DataParallel: start a process for each GPU (torchrun).")
+
+
 def _put(found: list[Found]) -> None:
     try:
         for one in found:
@@ -265,9 +288,13 @@ def _out(found: Found) -> list[str]:
 
 def _undo(edit: Edit) -> bool:
     """Whether what was ours is gone."""
-    if edit.module.__dict__.get(edit.name) is not edit.value:
+    held = edit.module.__dict__
+    if held.get("_original_forward") is edit.value:  # accelerate has put autocast around it and keeps it there
+        del held["_original_forward"], held[edit.name]
+    elif held.get(edit.name, edit.value) is not edit.value:
         return False
-    del edit.module.__dict__[edit.name]
+    else:
+        held.pop(edit.name, None)
     return True
 
 

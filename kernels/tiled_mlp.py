@@ -45,10 +45,13 @@ def tiled(mlps: Mapping[str, nn.Module], *, tile_rows: int = TILE_ROWS) -> Tiled
     """Let each of `mlps` (by name, of one model) work on at most `tile_rows` rows at a time.
 
     An MLP must take one tensor [..., H] whose rows are independent, and give one tensor with as many rows; its forward
-    of the moment is kept, whatever has been put into it. Raises ValueError for no MLP or no rows.
+    of the moment is kept, whatever has been put into it. Raises ValueError for no MLP or no rows, and for one
+    that is tiled.
     """
     if not mlps or tile_rows < 1:
         raise ValueError(f"tiled got {len(mlps)} MLPs and tile_rows={tile_rows}: it takes at least one of each.")
+    if twice := [name for name, mlp in mlps.items() if isinstance(vars(mlp).get("forward"), _TiledForward)]:
+        raise ValueError(f"{twice[0]!r} goes tile by tile already: undo that first.")
     done = Tiled(mlps)
     for mlp in mlps.values():
         mlp.forward = _TiledForward(mlp, mlp.forward, tile_rows)

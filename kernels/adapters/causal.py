@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -23,19 +24,22 @@ from runner.kernels.launch import wide
 from runner.kernels.ops.linear_cross_entropy import linear_cross_entropy
 from runner.kernels.places import Edit, Family, Function, Request, UnfitError, forward, must_be_dense
 
-HELD = "_runner_labels"
-
 
 @dataclass(kw_only=True)
 class Labels:
-    """What the head is to make the loss of, during one forward."""
+    """What the heads of one model are to make the loss of, during one forward."""
 
+    heads: tuple[nn.Module, ...]
     targets: Tensor
     ignore_index: int
     items: Any  # number of targets in the whole batch that the sum is divided by, or None for the mean
     softcap: float | None
     divisor: float
     loss: Tensor | None = None
+
+
+# Of the forward that runs in this thread: two threads may train one model, whose head they share.
+NOW: ContextVar[Labels | None] = ContextVar("labels", default=None)
 
 
 def loss_of_hidden(module: Any, request: Request) -> list[Edit]:
@@ -105,11 +109,12 @@ def plain_loss(logits_NV: Tensor, targets_N: Tensor, scales: Mapping[str, Any]) 
 
 def patched_loss(head: Any, hidden_NH: Tensor, targets_N: Tensor, scales: Mapping[str, Any]) -> Tensor:
     """The loss that a patched head makes of hidden states."""
-    head.__dict__[HELD] = wanted = Labels(targets=targets_N, ignore_index=-100, items=None, **scales)
+    wanted = Labels(heads=(head,), targets=targets_N, ignore_index=-100, items=None, **scales)
+    before = NOW.set(wanted)
     try:
         head(hidden_NH)
     finally:
-        del head.__dict__[HELD]
+        NOW.reset(before)
     assert wanted.loss is not None, "the head is not patched"
     return wanted.loss
 
@@ -130,6 +135,7 @@ def _forward(module: Any, bound: inspect.BoundArguments, family: Family) -> Any:
         return own(*bound.args, **bound.kwargs)
     _must_be_usual_now(module)
     wanted = Labels(
+        heads=tuple(heads(module)),
         targets=shifted(labels, more),
         ignore_index=more.get("ignore_index", -100),
         items=more.get("num_items_in_batch"),
@@ -137,14 +143,11 @@ def _forward(module: Any, bound: inspect.BoundArguments, family: Family) -> Any:
     )
     given["labels"] = None
     tuple_wanted = more.pop("return_dict", module.config.return_dict) is False
-    held = heads(module)
-    for head in held:
-        head.__dict__[HELD] = wanted
+    before = NOW.set(wanted)
     try:
         out = own(*bound.args, **bound.kwargs, return_dict=True)
     finally:
-        for head in held:
-            head.__dict__.pop(HELD, None)
+        NOW.reset(before)
     return _result(module, out, wanted, tuple_wanted)
 
 
@@ -175,9 +178,12 @@ def shifted(labels: Tensor, more: dict[str, Any]) -> Tensor:
 
 
 def _head_forward(head: nn.Linear, hidden: Tensor, with_triton: bool | None) -> Tensor:
-    wanted: Labels | None = head.__dict__.get(HELD)
-    if wanted is None:
+    wanted = NOW.get()
+    if wanted is None or not any(head is one for one in wanted.heads):
         return nn.functional.linear(hidden, head.weight, head.bias)
+    if hidden.shape[:-1] != wanted.targets.shape:  # logits_to_keep, which transformers refuses with labels too
+        shapes = f"{tuple(hidden.shape[:-1])} and {tuple(wanted.targets.shape)}"
+        raise ValueError(f"hidden states and labels are of {shapes} tokens: call it without logits_to_keep")
     kind = hidden.device.type
     if torch.is_autocast_enabled(kind):
         hidden = hidden.to(torch.get_autocast_dtype(kind))

@@ -67,6 +67,8 @@ def must_suit(model: nn.Module) -> None:
         if can is not None and not can():
             raise ValueError(f"{type(module).__name__} computes attention itself: its scores are biased or whole")
     for _, config in holders:
+        if isinstance(config._attn_implementation, Name):
+            raise ValueError("attention is in it already: undo that first")
         _must_suit(config)
 
 

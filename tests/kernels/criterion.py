@@ -17,16 +17,23 @@ from torch import Tensor
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 
-def check(kernel: Callable[..., Any], reference: Callable[..., Any], *tensors: Tensor, times: float = 2.0) -> None:
+def check(
+    kernel: Callable[..., Any],
+    reference: Callable[..., Any],
+    *tensors: Tensor,
+    times: float = 2.0,
+    torch_in_dtype: Callable[..., Any] | None = None,
+) -> None:
     """`kernel(*tensors)` against `reference(*tensors)`: outputs and the gradients of every floating tensor.
 
     Both give a tensor or a tuple of them. Inputs and incoming gradients must come out as they went in. `times` is 2
-    but where the error of torch is a matter of luck.
+    but where the error of torch is a matter of luck. `torch_in_dtype` is what torch does where the reference computes
+    in fp32 what torch would round in between.
     """
     truth, upstream = run(reference, [_double(x) for x in tensors])
     gradients = [g.to(_dtype(tensors)) for g in upstream]
     truth, _ = run(reference, [_double(x) for x in tensors], [g.double() for g in gradients])
-    usual, _ = run(reference, list(tensors), gradients)
+    usual, _ = run(torch_in_dtype or reference, list(tensors), gradients)
     before = [x.clone() for x in (*tensors, *gradients)]
     with poisoned():
         ours, _ = run(kernel, list(tensors), gradients)

@@ -5,21 +5,29 @@ from __future__ import annotations
 import copy
 import inspect
 import io
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import peft
 import pytest
 import torch
-from torch import nn
+from accelerate import Accelerator
+from torch import Tensor, nn
 
 from runner.kernels import patching
 from runner.kernels.ledger import Line
 from runner.kernels.patching import PatchError, apply, patched
 from runner.kernels.places import Forward
+from runner.kernels.tiled_mlp import tiled
 from tests.kernels.patches.training import batch, loss_of, model, must_agree, step, twins
 
 PLAIN = {"rms_norm": "required", "swiglu": "required"}
 CPU_WORDS = "no GPU: torch's own is as fast"
+
+
+def tokens() -> dict[str, Tensor]:
+    ids = torch.arange(12)[None] + 3
+    return {"input_ids": ids, "labels": ids}
 
 
 def replaced(made: nn.Module) -> list[str]:
@@ -90,7 +98,7 @@ def test_one_that_is_replaced_later_is_left_and_said() -> None:
     made = model("llama")
     applied = apply(made, PLAIN, with_triton=False)
     made.model.norm.forward = made.model.norm.forward.__call__
-    with pytest.raises(PatchError, match=r"'model.norm' and 0 more have got other forwards since"):
+    with pytest.raises(PatchError, match=r"over ours since, at 'model.norm': undo those"):
         applied.undo()
     assert replaced(made) == ["model.norm"]
 
@@ -270,3 +278,55 @@ def test_a_line_in_short() -> None:
     line = Line(what="x", wanted="off", applied=False, why="y", places=("a.0.b", "a.11.b", "a.c1", ""))
     assert line.where == "a.*.b (2), a.c1 (1), the model (1)"
     assert set(line.fields()) == {"what", "where", "wanted", "applied", "why", "parity_error", "saving"}
+
+
+def test_accelerate_may_lay_autocast_around_it() -> None:
+    """Its Trainer keeps our forward under another name, and undoing takes both away."""
+    made = model("llama").train()
+    with patched(made, {"linear_cross_entropy": "required"}):
+        Accelerator(cpu=True, mixed_precision="bf16").prepare(made)
+        assert made(**tokens()).logits is None
+    assert not replaced(made)
+    assert made(**tokens()).logits is not None
+
+
+def test_an_undo_that_others_keep_from_its_work_can_be_repeated() -> None:
+    made = model("llama")
+    applied = apply(made, {"swiglu": "required"}, with_triton=False)
+    above = tiled({"mlp": made.model.layers[0].mlp})
+    with pytest.raises(PatchError, match=r"at 'model.layers.0.mlp': undo those"):
+        applied.undo()
+    above.undo()
+    applied.undo()
+    assert not replaced(made)
+
+
+def test_replicas_are_refused() -> None:
+    made = model("llama")
+    with patched(made, {"rms_norm": "required"}, with_triton=False), pytest.raises(PatchError, match="torchrun"):
+        made._replicate_for_data_parallel()
+    made._replicate_for_data_parallel()
+
+
+def test_attention_is_put_in_once() -> None:
+    made = model("llama")
+    with patched(made, {"attention": "required"}):
+        refused(made, {"attention": "required"}, "attention is in it already")
+    assert made.config._attn_implementation == "sdpa"
+
+
+def test_labels_of_other_tokens_than_the_head_is_given() -> None:
+    made = model("llama").train()
+    given = tokens()
+    with patched(made, {"linear_cross_entropy": "required"}), pytest.raises(ValueError, match="logits_to_keep"):
+        made(**given, logits_to_keep=2)
+
+
+def test_two_threads_that_train_one_model() -> None:
+    made = model("llama").train()
+    batches = [tokens(), {name: x.flip(1) for name, x in tokens().items()}]
+    with patched(made, {"linear_cross_entropy": "required"}):
+        alone = [made(**batch).loss.item() for batch in batches]
+        with ThreadPoolExecutor(2) as pool:
+            found = list(pool.map(lambda batch: [made(**batch).loss.item() for _ in range(20)], batches))
+    assert [set(one) for one in found] == [{loss} for loss in alone]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from runner.kernels import varlen
+from runner.kernels.ops import varlen_attention as module
 from runner.kernels.ops.varlen_attention import reference, varlen_attention
 from runner.kernels.scores import sides
 from tests.kernels.criterion import DTYPES, check, poisoned, randn
@@ -20,6 +21,13 @@ EVERY = {"window": 3, "softcap": 2.0}
 
 def starts_of(lengths: list[int], device: str) -> Tensor:
     return torch.tensor([0, *lengths]).cumsum(0).to(device, torch.int32)
+
+
+def in_dtype(*tensors: Tensor, **options: Any) -> Tensor:
+    """The reference with products of tensors in their own dtype, as torch's attention has them on every device."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "wide", lambda x: x)
+        return reference(*tensors, **options)
 
 
 def compare(
@@ -47,9 +55,9 @@ def compare(
     def of(function: Callable[..., Tensor], **more: Any) -> Callable[..., Tensor]:
         return lambda q, k, v, s=None: function(q, k, v, starts, cu_seqlens_k=k_starts, sinks_H=s, **options, **more)
 
-    # in bfloat16 kernels round p and ds before their products, as tensor cores want them; the reference does not
-    times = 3.0 if dtype == torch.bfloat16 else 2.0
-    check(of(varlen_attention, max_seqlen=longest, with_triton=True), of(reference), *tensors, times=times)
+    check(
+        of(varlen_attention, max_seqlen=longest, with_triton=True), of(reference), *tensors, torch_in_dtype=of(in_dtype)
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
