@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 
 from runner.kernels.bench.harness.case import Case, Inputs, Peer, Shape, normal
-from runner.kernels.expert_order import by_expert
 from runner.kernels.ops import combine_experts as op
+from runner.kernels.parts.expert_order import by_expert
 
 
 def make(shape: Shape, dtype: torch.dtype, device: torch.device) -> Inputs:

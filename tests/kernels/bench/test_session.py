@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 import time
@@ -15,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 
+from runner.kernels.bench import __main__ as command
 from runner.kernels.bench.harness import clock, machine, session
 from runner.kernels.bench.harness.case import Case, Peer, leaves, normal, outputs
 from runner.kernels.bench.harness.clock import Measured, take_turns
@@ -224,6 +227,61 @@ def test_code_is_known_without_git(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "a.py").write_text("2")
     assert machine.digest(tmp_path) != before
     assert machine.slug("NVIDIA H200 (80 GB)") == "nvidia-h200-80-gb"
+
+
+@pytest.mark.parametrize("minutes", ["-1", "0", "nan", "inf", "10000"])
+def test_minutes_that_make_no_sense_are_refused(
+    minutes: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "Session", None)  # nothing may begin
+    with pytest.raises(SystemExit, match="2"):
+        command.main(["--minutes", minutes, "--out", str(tmp_path / "rows.jsonl")])
+    assert "--minutes must be above 0 and below 10000, got" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_no_rows_can_be_written_is_said_before_anything_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "Session", None)
+    (tmp_path / "file").write_text("")
+    for out, why in ((tmp_path, "Is a directory"), (tmp_path / "file" / "rows.jsonl", "Not a directory|File exists")):
+        with pytest.raises(SystemExit, match="2"):
+            command.main(["--out", str(out)])
+        assert re.search(f"--out: rows cannot be written to {out}: ({why})\n", capsys.readouterr().err)
+
+
+def test_a_command_that_is_ended_takes_its_tests_with_it(tmp_path: Path) -> None:
+    folder = tmp_path / "tests" / "kernels" / "ops"
+    folder.mkdir(parents=True)
+    (folder / "test_swiglu.py").write_text(
+        "import os, pathlib, time\n"
+        "def test_long():\n"
+        f"    pathlib.Path({str(tmp_path)!r}, 'part').write_text(str(os.getpid()))\n"
+        f"    os.rename({str(tmp_path / 'part')!r}, {str(tmp_path / 'pid')!r})\n"
+        "    time.sleep(300)\n"
+    )
+    code = (
+        "import sys; from pathlib import Path; from runner.kernels.bench import __main__ as command; "
+        f"command.KERNELS = Path({str(tmp_path)!r}) / 'kernels'; "
+        f"sys.exit(command.main(['--kernel', 'swiglu', '--out', {str(tmp_path / 'rows.jsonl')!r}]))"
+    )
+    running = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}, stdout=subprocess.DEVNULL
+    )
+    try:
+        end = time.monotonic() + 60
+        while not (tmp_path / "pid").exists() and time.monotonic() < end and running.poll() is None:
+            time.sleep(0.05)
+        inside = int((tmp_path / "pid").read_text())
+        running.terminate()
+        ended = running.wait(timeout=30)
+        with pytest.raises(ProcessLookupError):
+            os.kill(inside, signal.SIGKILL)
+        assert ended == 143
+    finally:
+        running.kill()
+        running.wait()
 
 
 @pytest.mark.slow
