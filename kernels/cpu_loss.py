@@ -1,6 +1,6 @@
 """Linear and cross-entropy on CPUs: chunks of rows in plain torch, and only rows whose target counts.
 
-The same products and formulas as `runner.kernels.ops.linear_cross_entropy` (see `runner.kernels.vocabulary`), without
+The same products and formulas as `runner.kernels.ops.linear_cross_entropy` (see `parts.vocabulary`), without
 label smoothing and z-loss. Prompts and padding, which have no target, cost nothing: finding the others needs no
 waiting where there is no device. The gradients are made with the loss, so logits are never held beyond one chunk.
 Shapes: N rows, C rows of a chunk, H features, V entries.

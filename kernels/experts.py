@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from transformers.activations import SiLUActivation
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS, _default_apply_gate, grouped_mm_experts_forward
 
-from runner.kernels.expert_order import ExpertOrder, by_expert
 from runner.kernels.launch import use_triton
 from runner.kernels.ops.combine_experts import combine_experts
 from runner.kernels.ops.grouped_linear import grouped_linear
 from runner.kernels.ops.swiglu import swiglu
+from runner.kernels.parts.expert_order import ExpertOrder, by_expert
 
 NAME = "runner"
 

@@ -19,8 +19,8 @@ from peft.tuners.lora.layer import Linear, LoraVariant
 from peft.tuners.lora.variants import DoraLinearVariant
 from torch import Tensor, nn
 
-from runner.kernels.frozen import Weight
 from runner.kernels.ops.lora_linear import lora_linear, lora_linears, row_norms
+from runner.kernels.parts.frozen import Weight
 from runner.kernels.quantised import QuantisedLinear
 
 WITHOUT_THE_BASE = (True, False, "gaussian", "orthogonal", "eva")  # ways to begin that do not change the base

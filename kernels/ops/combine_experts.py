@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from runner.kernels.expert_order import ExpertOrder, gathered
 from runner.kernels.launch import as_rows, jit, launch, power_of_two, tl, use_triton, warps, wide
+from runner.kernels.parts.expert_order import ExpertOrder, gathered
 
 
 def combine_experts(x_SH: Tensor, weights_RJ: Tensor, order: ExpertOrder, *, with_triton: bool | None = None) -> Tensor:

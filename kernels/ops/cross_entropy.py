@@ -1,4 +1,4 @@
-"""Cross-entropy of logits, with softcap, label smoothing and z-loss. The formulas stand in `runner.kernels.vocabulary`.
+"""Cross-entropy of logits, with softcap, label smoothing and z-loss. The formulas stand in `parts.vocabulary`.
 
 Softcap: Gemma 2, arXiv 2408.00118. Label smoothing: Szegedy et al. 2015, arXiv 1512.00567, over the whole vocabulary as
 in torch. z-loss: Chowdhery et al. 2022 (PaLM), arXiv 2204.02311. The logsumexp runs over blocks of the vocabulary with
@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from runner.kernels import vocabulary
 from runner.kernels.launch import as_rows, use_triton
+from runner.kernels.parts import vocabulary
 
 
 def cross_entropy(

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from runner.kernels.expert_order import ExpertOrder, gathered
 from runner.kernels.launch import as_rows, divide_up, interpreted, jit, launch, power_of_two, tl, use_triton
+from runner.kernels.parts.expert_order import ExpertOrder, gathered
 
 
 def grouped_linear(

@@ -3,7 +3,7 @@
 Of each chunk the logits G are made, then turned into the gradient of the summed loss in the same memory, and with that
 dhidden = G @ weight and dweight += G^T @ hidden are known before the next chunk: three products, as without chunks.
 Backward only multiplies by the one number that comes in. The sum over chunks is fp32. Formulas of the loss:
-`runner.kernels.vocabulary`. Wijmans et al. 2024 (arXiv 2411.09009) show why the logits are what fills the memory.
+`runner.kernels.parts.vocabulary`. Wijmans et al. 2024 (arXiv 2411.09009) show why the logits are what fills the memory.
 Chunks depend on shapes alone, so that a step gives the same bits again. Shapes: N rows, H features, V entries.
 """
 
@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from runner.kernels import vocabulary
 from runner.kernels.launch import as_rows, use_triton
+from runner.kernels.parts import vocabulary
 
 CHUNK = 2**27  # logits held at a time: 256 MiB in bf16, 1,024 rows of a vocabulary of 128k
 

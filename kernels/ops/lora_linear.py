@@ -6,7 +6,7 @@ full precision lives for one product of one layer at a time. With dropout only S
 DoRA (Liu et al. 2024, arXiv 2402.09353) scales each row: y = g * (x W^T + scale * S B^T) + bias with
 g = m / ||W + scale B A||, whose norm counts as a constant in the gradient and never forms B A (`row_norms`). With
 dropout the rescaling sees the dropped x: y = (x - x') W^T + g * (x' W^T + scale * S B^T) + bias, as PEFT has it.
-Every product with W goes one of four paths (`runner.kernels.frozen`). Shapes: M rows, K inputs, N outputs, R rank.
+Every product with W goes one of four paths (`parts.frozen`). Shapes: M rows, K inputs, N outputs, R rank.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from runner.kernels.frozen import PATHS, Frozen, Weight, native_refusal, plain
 from runner.kernels.launch import as_rows, use_triton, wide
+from runner.kernels.parts.frozen import PATHS, Frozen, Weight, native_refusal, plain
 
 PIECE = 2**24  # numbers that are cast to fp32 at a time where adapters are fp32 and x is not: 64 MiB
 

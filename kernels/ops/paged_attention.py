@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from runner.kernels.launch import divide_up, interpreted, jit, launch, power_of_two, tl, use_triton, wide
-from runner.kernels.scores import bent, dense, factor, must_be_positive, product, rows_of, store_rows, varying
+from runner.kernels.parts.scores import bent, dense, factor, must_be_positive, product, rows_of, store_rows, varying
 
 SPLITS = 64  # at most: what the second kernel holds at once
 ENOUGH = 264  # programs, two for each of Hopper's 132 processors. Fixed: the order of sums depends on shapes alone

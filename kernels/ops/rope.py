@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from runner.kernels.launch import divide_up, jit, launch, tile, tl, use_triton, warps, wide
-from runner.kernels.rotation import angles, dense, must_fit, partner_of
+from runner.kernels.parts.rotation import angles, dense, must_fit, partner_of
 
 
 def rope(

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from runner.kernels import gated
 from runner.kernels.launch import jit, tl, use_triton
+from runner.kernels.parts import gated
 
 
 def swiglu(gate: Tensor, up: Tensor, *, with_triton: bool | None = None) -> Tensor:

@@ -2,7 +2,7 @@
 
 The score of query i and key j is scale * q_i . k_j, under a softcap c bent to c * tanh(score / c). A sink is one more
 score of its head in the denominator, with nothing to add (gpt-oss). Dao 2023, FlashAttention-2 (arXiv 2307.08691): the
-scores are never held, forward keeps their logsumexp alone. Kernels: `runner.kernels.varlen_forward` and `_backward`.
+scores are never held, forward keeps their logsumexp alone. Kernels: `parts.varlen_forward` and `_backward`.
 Shapes: T tokens of queries (of keys where theirs differ), H heads, G heads of keys and values, D features of queries
 and keys, E of values (mostly D as well).
 """
@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from runner.kernels.launch import use_triton, wide
-from runner.kernels.scores import LOG2_E, dense, must_be_positive, sides
-from runner.kernels.varlen import Settings
-from runner.kernels.varlen_backward import backward
-from runner.kernels.varlen_forward import forward
+from runner.kernels.parts.scores import LOG2_E, dense, must_be_positive, sides
+from runner.kernels.parts.varlen import Settings
+from runner.kernels.parts.varlen_backward import backward
+from runner.kernels.parts.varlen_forward import forward
 
 
 def varlen_attention(

@@ -22,7 +22,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from runner.kernels import formats
-from runner.kernels.expert_order import by_expert
+from runner.kernels.parts.expert_order import by_expert
 from runner.kernels.ops.combine_experts import combine_experts
 from runner.kernels.ops.cross_entropy import cross_entropy
 from runner.kernels.ops.dequantise import dequantise

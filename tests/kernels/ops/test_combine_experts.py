@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from runner.kernels.expert_order import ExpertOrder, by_expert
 from runner.kernels.ops.combine_experts import combine_experts, reference
+from runner.kernels.parts.expert_order import ExpertOrder, by_expert
 from tests.kernels.criterion import DTYPES, check, randn
 
 SIZES = [(1, 1, 63), (21, 2, 5), (5, 8, 1000), (3, 4, 1280)]

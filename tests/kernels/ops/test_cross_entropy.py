@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from runner.kernels import vocabulary
 from runner.kernels.ops.cross_entropy import cross_entropy, reference
+from runner.kernels.parts import vocabulary
 from tests.kernels.criterion import DTYPES, check, poisoned, randn
 
 OPTIONS: list[dict[str, Any]] = [

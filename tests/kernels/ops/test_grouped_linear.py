@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from runner.kernels.expert_order import by_expert
 from runner.kernels.ops.grouped_linear import grouped_linear, reference
+from runner.kernels.parts.expert_order import by_expert
 from tests.kernels.criterion import DTYPES, check, poisoned, randn
 
 # tokens of each expert, tokens of nobody, inputs, outputs

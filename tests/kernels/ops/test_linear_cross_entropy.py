@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from runner.kernels import vocabulary
 from runner.kernels.ops.linear_cross_entropy import linear_cross_entropy, reference
+from runner.kernels.parts import vocabulary
 from tests.kernels.criterion import DTYPES, check, poisoned, randn
 
 

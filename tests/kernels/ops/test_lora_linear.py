@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from runner.kernels import formats
-from runner.kernels.frozen import PATHS, in_e4m3
 from runner.kernels.ops import lora_linear as module
 from runner.kernels.ops.lora_linear import lora_linear, lora_linears, reference
-from runner.kernels.products import product
+from runner.kernels.parts.frozen import PATHS, in_e4m3
+from runner.kernels.parts.products import product
 from runner.kernels.quantised import QuantisedWeight, quantise
 from tests.kernels.criterion import DTYPES, check, poisoned, randn
 
@@ -73,8 +73,8 @@ def test_lora_linear_of_many_tiles_in_an_order_that_shares_them(
     device: str, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = {"BLOCK_M": 16, "BLOCK_O": 16, "BLOCK_C": 16, "BLOCK_R": 16, "num_warps": 4, "num_stages": 3}
-    monkeypatch.setattr("runner.kernels.products._blocks", lambda *sizes: small)
-    monkeypatch.setattr("runner.kernels.products.GROUP", 2)
+    monkeypatch.setattr("runner.kernels.parts.products._blocks", lambda *sizes: small)
+    monkeypatch.setattr("runner.kernels.parts.products.GROUP", 2)
     shape = (33, 40, 20, 20)
     weight, inputs = a_weight(shape, "nf4", torch.float32, device), tensors(shape, torch.float32, device)[:3]
     check(of(lora_linear, weight, path=path), of(reference, weight), *inputs)
@@ -231,7 +231,7 @@ def test_the_fastest_path_is_asked_for_with_all_that_a_time_depends_on(
         assert all(torch.allclose(first, one, atol=1e-4) for one in rest)
         return type("Choice", (), {"name": list(ways)[-1]})
 
-    monkeypatch.setattr("runner.kernels.frozen.choose", choose)
+    monkeypatch.setattr("runner.kernels.parts.frozen.choose", choose)
     for form in (None, "nf4"):
         weight, (x, a, b, *_) = (
             a_weight((5, 64, 32, 4), form, torch.float32, device),
@@ -253,7 +253,7 @@ def test_lora_linear_takes_plain_torch_on_a_cpu(monkeypatch: pytest.MonkeyPatch)
     def refused(*arguments: object, **options: object) -> None:
         raise AssertionError("a kernel was launched")
 
-    monkeypatch.setattr("runner.kernels.products.launch", refused)
+    monkeypatch.setattr("runner.kernels.parts.products.launch", refused)
     shape = (5, 64, 33, 4)
     weight, inputs = a_weight(shape, "nf4", torch.float32, "cpu"), tensors(shape, torch.float32, "cpu")
     check(of(lora_linear, weight), of(reference, weight), *inputs)

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from runner.kernels import varlen
 from runner.kernels.ops import varlen_attention as module
 from runner.kernels.ops.varlen_attention import reference, varlen_attention
-from runner.kernels.scores import sides
+from runner.kernels.parts import varlen
+from runner.kernels.parts.scores import sides
 from tests.kernels.criterion import DTYPES, check, poisoned, randn
 
 EVERY = {"window": 3, "softcap": 2.0}

@@ -1,0 +1,1 @@
+"""What several kernels share: Triton functions, launches and the rules for both."""
