@@ -105,3 +105,13 @@ def test_cross_entropy_refuses_what_does_not_match() -> None:
         cross_entropy(torch.ones(2, 3), torch.ones(3, dtype=torch.int64))
     with pytest.raises(ValueError, match="'mean', 'sum' or 'none'"):
         cross_entropy(torch.ones(2, 3), torch.zeros(2, dtype=torch.int64), reduction="average")
+
+
+def test_cross_entropy_of_rows_that_lie_further_apart_than_int32_counts(device: str) -> None:
+    """Of 4 GiB only the pages of three short rows are ever touched."""
+    memory = torch.empty(2**31 + 200, dtype=torch.float16, device=device)
+    logits = memory.as_strided((3, 63), (2**30, 1))
+    logits.copy_(torch.randn(3, 63))
+    targets = torch.tensor([5, 0, 62], device=device)
+    losses = cross_entropy(logits, targets, reduction="none", with_triton=True)
+    torch.testing.assert_close(losses, reference(logits, targets, reduction="none"), rtol=1e-3, atol=1e-3)
