@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -24,10 +23,17 @@ class Line:
     saving: str | None = None  # measured, in words with its unit
 
     @property
+    def kinds(self) -> dict[str, list[str]]:
+        """Its places, those together whose paths differ in numbers alone: {"model.layers.*.mlp": [...]}."""
+        found: dict[str, list[str]] = {}
+        for path in self.places:
+            found.setdefault(re.sub(r"\.\d+(?=\.|$)", ".*", path) or "the model", []).append(path)
+        return found
+
+    @property
     def where(self) -> str:
         """Its places in short: "model.layers.*.mlp (32)"."""
-        counted = Counter(re.sub(r"\.\d+(?=\.|$)", ".*", path) or "the model" for path in self.places)
-        return ", ".join(f"{path} ({count})" for path, count in counted.items())
+        return ", ".join(f"{kind} ({len(paths)})" for kind, paths in self.kinds.items())
 
     def fields(self) -> dict[str, Any]:
         """As a report wants it: what, where, wanted, applied, why, parity_error, saving."""

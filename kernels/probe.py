@@ -1,15 +1,16 @@
 """Before training, in seconds: is every patch right on these weights, on this device, and what does it save.
 
-One step of the model without its patches gives each patch's first module its real input and the gradient that comes
-back. There the module runs with the patch and without: its error against the same in fp64 must be under twice what
-the usual way makes, plus one rounding (see `tests/kernels/criterion.py`). `contamination` is for packed rows.
+One step of the model without its patches gives each patch's first module of each kind (paths that differ in numbers
+alone) its real input and the gradient that comes back. There the module runs with the patch and without: its error
+against the same in fp64 must be under twice what the usual way makes, plus one rounding (see
+`tests/kernels/criterion.py`). `contamination` is for packed rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from runner.kernels.adapters import causal
 from runner.kernels.attention import ledger
 from runner.kernels.ledger import Line
 from runner.kernels.patching import Applied, PatchError
-from runner.kernels.trial import Ran, error, exact, measured
+from runner.kernels.trial import Ran, Seen, cast, error, exact, measured, run
 
 ROWS = 512  # of hidden states that the loss is compared on: its truth holds their logits in fp64
 Batch = Mapping[str, Any]  # what the model is called with
@@ -34,13 +35,19 @@ class Probed:
     gradient_norm: float  # of all trainable parameters, without patches
 
 
-@dataclass(kw_only=True)
-class Seen:
-    """What a module was given, and what came back."""
+@dataclass(frozen=True, kw_only=True)
+class Tried:
+    """A place of a patch, computed the usual way and with the patch: pairs are in that order."""
 
-    args: tuple[Any, ...] = ()
-    kwargs: dict[str, Any] = field(default_factory=dict)
-    gradient: Tensor | None = None
+    path: str
+    alike: int  # places of its kind
+    errors: tuple[float, float]  # against fp64, where ours is worst
+    limit: float  # for ours
+    seconds: tuple[float, float]
+    bytes: tuple[int, int] | None  # on GPUs
+
+
+Key = tuple[str, str]  # a patch, and the path of one of its places
 
 
 def probe(model: nn.Module, applied: Applied, batch: Batch) -> Probed:
@@ -48,20 +55,20 @@ def probe(model: nn.Module, applied: Applied, batch: Batch) -> Probed:
 
     The model should be in training mode; its gradients are cleared. Raises PatchError, with all patches out, where one
     that is required is not right; one that is preferred is taken out and its line says so. Raises PatchError where
-    nothing would be learned: a loss that is no number, or gradients of 0.
+    there is no loss, and where nothing would be learned: a loss that is no number, or gradients of 0.
     """
     lines = [line for line in applied.ledger.lines if line.applied and line.what in applied.found]
-    modules = {line.what: _place(model, line) for line in lines}
+    modules = {(line.what, one[0]): _place(model, line, one[0]) for line in lines for one in line.kinds.values()}
     with applied.suspended():
         seen, loss, norm = _step(model, modules, batch)
-        tried = [(line, _tried(modules[line.what], line, applied, seen, model, batch)) for line in lines]
+        tried = [(line, _tried(line, modules, applied, seen, model, batch)) for line in lines]
     for line, result in tried:
         if isinstance(result, str):
             _take_out(applied, line, result)
         else:
-            _judge(applied, line, *result)
+            _judge(applied, line, result)
     with torch.no_grad():
-        patched_loss = float(model(**batch).loss)
+        patched_loss = float(_loss(model, batch))
     _tell_attention(model, applied)
     return Probed(loss=loss, patched_loss=patched_loss, gradient_norm=norm)
 
@@ -87,7 +94,7 @@ def contamination(model: Any, batch: Batch, *, documents: int = 3) -> None:
             continue
         leaf = embedded.clone().requires_grad_()
         others = {key: x for key, x in batch.items() if key not in {"input_ids", "labels"}}
-        (gradient,) = torch.autograd.grad(model(inputs_embeds=leaf, labels=labels, **others).loss, leaf)
+        (gradient,) = torch.autograd.grad(_loss(model, {"inputs_embeds": leaf, "labels": labels, **others}), leaf)
         sizes = [gradient[0, start:end].abs().sum().item() for start, end in zip(starts, ends, strict=True)]
         if not sizes[document] > 0:
             raise PatchError(f"Document {document} of a packed row has no gradient by its own tokens.")
@@ -107,15 +114,23 @@ def _tell_attention(model: nn.Module, applied: Applied) -> None:
             applied.ledger.change(line, why="; ".join(chosen))
 
 
-def _place(model: nn.Module, line: Line) -> nn.Module:
-    module = model.get_submodule(line.places[0])
+def _place(model: nn.Module, line: Line, path: str) -> nn.Module:
+    module = model.get_submodule(path)
     return causal.heads(module)[-1] if line.what == "linear_cross_entropy" else module
 
 
-def _step(model: nn.Module, modules: Mapping[str, nn.Module], batch: Batch) -> tuple[dict[str, Seen], float, float]:
+def _loss(model: nn.Module, batch: Batch) -> Tensor:
+    loss = getattr(model(**batch), "loss", None)
+    if isinstance(loss, Tensor):
+        return loss
+    lacks = "the batch has no labels" if batch.get("labels") is None else "take one with a head (AutoModelForCausalLM)"
+    raise PatchError(f"{type(model).__name__} gives no loss, which the probe needs: {lacks}.")
+
+
+def _step(model: nn.Module, modules: Mapping[Key, nn.Module], batch: Batch) -> tuple[dict[Key, Seen], float, float]:
     model.zero_grad()
     with _watched(modules) as seen:
-        loss = model(**batch).loss
+        loss = _loss(model, batch)
         loss.backward()
     gradients = [x.grad.float().norm() for x in model.parameters() if x.grad is not None]
     norm = float(torch.stack(gradients).norm()) if gradients else 0.0
@@ -126,21 +141,22 @@ def _step(model: nn.Module, modules: Mapping[str, nn.Module], batch: Batch) -> t
 
 
 @contextmanager
-def _watched(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Seen]]:
+def _watched(modules: Mapping[Key, nn.Module]) -> Iterator[dict[Key, Seen]]:
     """What each module is given while the block runs, and the gradient of what it gives."""
-    seen = {what: Seen() for what in modules}
+    seen = {key: Seen() for key in modules}
 
-    def watch(what: str) -> Callable[..., None]:
+    def watch(given: Seen) -> Callable[..., None]:
         def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             # a cache would grow with every run
-            seen[what].args, seen[what].kwargs = args, {k: x for k, x in kwargs.items() if k != "past_key_values"}
+            given.args, given.kwargs = args, {k: x for k, x in kwargs.items() if k != "past_key_values"}
+            given.reached = True
             first = output[0] if isinstance(output, tuple) else output
             if first.requires_grad:
-                first.register_hook(lambda gradient: setattr(seen[what], "gradient", gradient.detach().clone()))
+                first.register_hook(lambda gradient: setattr(given, "gradient", gradient.detach().clone()))
 
         return hook
 
-    handles = [module.register_forward_hook(watch(what), with_kwargs=True) for what, module in modules.items()]
+    handles = [module.register_forward_hook(watch(seen[key]), with_kwargs=True) for key, module in modules.items()]
     try:
         yield seen
     finally:
@@ -148,47 +164,69 @@ def _watched(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Seen]]:
             handle.remove()
 
 
-def _tried(module: nn.Module, line: Line, *rest: Any) -> tuple[Ran, Ran, tuple[float, float]] | str:
-    """What `_try` found, or in words what it raised: libraries refuse shapes with exceptions of every kind."""
-    try:
-        return _try(module, line, *rest)
-    except torch.AcceleratorError:
-        raise  # the device is lost to this process
-    except Exception as error:
-        return f"it cannot be tried on {line.places[0]!r}: {type(error).__name__}: {error}"[:300]
+def _tried(
+    line: Line,
+    modules: Mapping[Key, nn.Module],
+    applied: Applied,
+    seen: Mapping[Key, Seen],
+    model: nn.Module,
+    batch: Batch,
+) -> list[Tried] | str:
+    """What was found at the first place of each kind, or in words why nothing was."""
+    found = []
+    for paths in line.kinds.values():
+        given = seen[line.what, paths[0]]
+        if not given.reached:
+            continue
+        try:
+            pair = _try(modules[line.what, paths[0]], line, paths[0], applied, given, model, batch)
+        except torch.AcceleratorError:
+            raise  # the device is lost to this process
+        except Exception as error:  # libraries refuse shapes with exceptions of every kind
+            return f"it cannot be tried on {paths[0]!r}: {type(error).__name__}: {error}"[:300]
+        found.append(_compared(*pair, path=paths[0], alike=len(paths)))
+    return found or f"the batch reaches none of its places, such as {line.places[0]!r}"
 
 
 def _try(
-    module: nn.Module, line: Line, applied: Applied, seen: Mapping[str, Seen], model: nn.Module, batch: Batch
-) -> tuple[Ran, Ran, tuple[float, float]]:
-    """The usual way and the patched one, each alone, and their errors against fp64."""
-    given = seen[line.what]
+    module: nn.Module, line: Line, path: str, applied: Applied, given: Seen, model: nn.Module, batch: Batch
+) -> tuple[Ran, Ran, list[Tensor]]:
+    """The usual way and the patched one, each alone, and the truth in fp64."""
     if line.what == "linear_cross_entropy":
-        usual, ours, truth = _losses(module, line, given, applied, model, batch)
-    else:
-        truth = _run(exact(module), _cast(given, torch.float64)).values
-        usual = _run(module, given)
-        with applied.only(line.what):
-            if applied.found[line.what].begin is not None:  # attention: what stands for its mask comes with the patch
-                given = _own_kwargs(model, module, given, batch)
-            ours = _run(module, given)
+        return _losses(module, line, path, given, applied, model, batch)
+    truth = run(exact(module), cast(given, torch.float64)).values
+    usual = run(module, given)
+    with applied.only(line.what):
+        if applied.found[line.what].begin is not None:  # attention: what stands for its mask comes with the patch
+            given = _own_kwargs(model, module, given, batch)
+        return usual, run(module, given), truth
+
+
+def _compared(usual: Ran, ours: Ran, truth: list[Tensor], *, path: str, alike: int) -> Tried:
     pairs = [(error(x, true), error(y, true)) for x, y, true in zip(usual.values, ours.values, truth, strict=True)]
-    worst = max(range(len(pairs)), key=lambda i: pairs[i][1] - 2 * pairs[i][0])
-    return usual, ours, pairs[worst]
+    theirs, mine = max(pairs, key=lambda pair: pair[1] - 2 * pair[0])
+    return Tried(
+        path=path,
+        alike=alike,
+        errors=(theirs, mine),
+        limit=2 * theirs + max(torch.finfo(ours.values[0].dtype).eps / 2, 1e-6),
+        seconds=(usual.seconds, ours.seconds),
+        bytes=None if usual.bytes is None or ours.bytes is None else (usual.bytes, ours.bytes),
+    )
 
 
 def _own_kwargs(model: nn.Module, module: nn.Module, given: Seen, batch: Batch) -> Seen:
-    with _watched({"": module}) as seen, torch.no_grad():
+    with _watched({("", ""): module}) as seen, torch.no_grad():
         model(**batch)
-    kwargs = {key: given.kwargs.get(key) if isinstance(x, Tensor) else x for key, x in seen[""].kwargs.items()}
+    kwargs = {key: given.kwargs.get(key) if isinstance(x, Tensor) else x for key, x in seen["", ""].kwargs.items()}
     return Seen(args=given.args, kwargs=kwargs, gradient=given.gradient)
 
 
 def _losses(
-    head: Any, line: Line, given: Seen, applied: Applied, model: nn.Module, batch: Batch
+    head: Any, line: Line, path: str, given: Seen, applied: Applied, model: nn.Module, batch: Batch
 ) -> tuple[Ran, Ran, list[Tensor]]:
     """The head and its loss by themselves, on rows that have a target as far as there are any."""
-    outer: Any = model.get_submodule(line.places[0])
+    outer: Any = model.get_submodule(path)
     targets = causal.shifted(batch["labels"], {}).reshape(-1)
     hidden = given.args[0].detach().reshape(len(targets), -1)
     rows = (targets != -100).nonzero()[:ROWS, 0]
@@ -220,62 +258,14 @@ def _timed(loss: Callable[..., Tensor], hidden: Tensor, weight: Tensor, trained:
     return measured(once, hidden.device)
 
 
-def _run(module: nn.Module, given: Seen) -> Ran:
-    """The module's first output, and its gradients by its first input and by what it trains; without dropout."""
-    trained = [x for x in module.parameters() if x.requires_grad]
-    training = [part for part in module.modules() if part.training]
-
-    def once() -> list[Tensor]:
-        leaf, args, kwargs = _leaf(given)
-        output = module(*args, **kwargs)
-        first = output[0] if isinstance(output, tuple) else output
-        gradient = torch.ones_like(first) if given.gradient is None else given.gradient.to(first.dtype)
-        found = torch.autograd.grad(first, [leaf, *trained], gradient, allow_unused=True)
-        return [
-            first.detach(),
-            *(torch.zeros_like(x) if g is None else g for g, x in zip(found, [leaf, *trained], strict=True)),
-        ]
-
-    module.eval()
-    try:
-        return measured(once, next(module.parameters()).device)
-    finally:
-        for part in training:
-            part.training = True
-
-
-def _leaf(given: Seen) -> tuple[Tensor, tuple[Any, ...], dict[str, Any]]:
-    """The first floating input as a leaf, and all inputs with it in its place."""
-    if given.args:
-        leaf = given.args[0].detach().clone().requires_grad_()
-        return leaf, (leaf, *given.args[1:]), given.kwargs
-    name = next(key for key, x in given.kwargs.items() if isinstance(x, Tensor) and x.is_floating_point())
-    leaf = given.kwargs[name].detach().clone().requires_grad_()
-    return leaf, (), given.kwargs | {name: leaf}
-
-
-def _cast(value: Any, dtype: torch.dtype) -> Any:
-    """The same with floating tensors in `dtype`, inside of tuples and dicts too."""
-    if isinstance(value, Seen):
-        fields = (_cast(x, dtype) for x in (value.args, value.kwargs, value.gradient))
-        return Seen(**dict(zip(("args", "kwargs", "gradient"), fields, strict=True)))
-    if isinstance(value, Tensor):
-        return value.to(dtype) if value.is_floating_point() else value
-    if isinstance(value, tuple):
-        return tuple(_cast(x, dtype) for x in value)
-    if isinstance(value, dict):
-        return {key: _cast(x, dtype) for key, x in value.items()}
-    return value
-
-
-def _judge(applied: Applied, line: Line, usual: Ran, ours: Ran, errors: tuple[float, float]) -> None:
-    theirs, mine = errors
-    limit = 2 * theirs + max(torch.finfo(ours.values[0].dtype).eps / 2, 1e-6)
-    if mine <= limit:
-        applied.ledger.change(line, parity_error=mine, saving=_saving(usual, ours, len(line.places)))
-        return
-    why = f"its error on {line.places[0]!r} is {mine:.1e}, where torch's own is {theirs:.1e} and {limit:.1e} the limit"
-    _take_out(applied, line, why, mine)
+def _judge(applied: Applied, line: Line, tried: list[Tried]) -> None:
+    for one in tried:
+        theirs, mine = one.errors
+        if not mine <= one.limit:
+            limits = f"where torch's own is {theirs:.1e} and {one.limit:.1e} the limit"
+            _take_out(applied, line, f"its error on {one.path!r} is {mine:.1e}, {limits}", mine)
+            return
+    applied.ledger.change(line, parity_error=max(one.errors[1] for one in tried), saving=_saving(tried))
 
 
 def _take_out(applied: Applied, line: Line, why: str, mine: float | None = None) -> None:
@@ -286,10 +276,12 @@ def _take_out(applied: Applied, line: Line, why: str, mine: float | None = None)
     applied.ledger.change(line, applied=False, why=f"taken out by the probe: {why}", parity_error=mine)
 
 
-def _saving(usual: Ran, ours: Ran, places: int) -> str:
-    """In words, for all places: what a forward and backward of one saves, times their number."""
-    milliseconds = 1000 * places * (usual.seconds - ours.seconds)
-    text = f"{milliseconds:+.1f} ms of {1000 * places * usual.seconds:.1f} ms a step"
-    if usual.bytes is None or ours.bytes is None:
+def _saving(tried: list[Tried]) -> str:
+    """In words: what a forward and backward of one place of each kind saves, times the places of its kind."""
+    usual, ours = (1000 * sum(one.alike * one.seconds[way] for one in tried) for way in (0, 1))
+    text = f"{usual - ours:+.1f} ms of {usual:.1f} ms a step"
+    peaks = [one.bytes for one in tried if one.bytes is not None]
+    if not peaks:
         return text
-    return f"{text}, {(usual.bytes - ours.bytes) / 2**20:+.1f} MiB at a time"
+    saved = max(peak for peak, _ in peaks) - max(peak for _, peak in peaks)
+    return f"{text}, {saved / 2**20:+.1f} MiB at a time"

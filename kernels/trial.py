@@ -6,7 +6,7 @@ import copy
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -24,6 +24,64 @@ class Ran:
     values: list[Tensor]
     seconds: float
     bytes: int | None  # peak above what was held before, on GPUs
+
+
+@dataclass(kw_only=True)
+class Seen:
+    """What a module was given, and what came back."""
+
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    gradient: Tensor | None = None
+    reached: bool = False  # by this batch: a tower for images is not by text
+
+
+def run(module: nn.Module, given: Seen) -> Ran:
+    """The module's first output, and its gradients by its first input and by what it trains; without dropout."""
+    trained = [x for x in module.parameters() if x.requires_grad]
+    training = [part for part in module.modules() if part.training]
+
+    def once() -> list[Tensor]:
+        leaf, args, kwargs = _leaf(given)
+        output = module(*args, **kwargs)
+        first = output[0] if isinstance(output, tuple) else output
+        gradient = torch.ones_like(first) if given.gradient is None else given.gradient.to(first.dtype)
+        found = torch.autograd.grad(first, [leaf, *trained], gradient, allow_unused=True)
+        return [
+            first.detach(),
+            *(torch.zeros_like(x) if g is None else g for g, x in zip(found, [leaf, *trained], strict=True)),
+        ]
+
+    module.eval()
+    try:
+        return measured(once, next(module.parameters()).device)
+    finally:
+        for part in training:
+            part.training = True
+
+
+def _leaf(given: Seen) -> tuple[Tensor, tuple[Any, ...], dict[str, Any]]:
+    """The first floating input as a leaf, and all inputs with it in its place."""
+    if given.args:
+        leaf = given.args[0].detach().clone().requires_grad_()
+        return leaf, (leaf, *given.args[1:]), given.kwargs
+    name = next(key for key, x in given.kwargs.items() if isinstance(x, Tensor) and x.is_floating_point())
+    leaf = given.kwargs[name].detach().clone().requires_grad_()
+    return leaf, (), given.kwargs | {name: leaf}
+
+
+def cast(value: Any, dtype: torch.dtype) -> Any:
+    """The same with floating tensors in `dtype`, inside of tuples and dicts too."""
+    if isinstance(value, Seen):
+        fields = (cast(x, dtype) for x in (value.args, value.kwargs, value.gradient))
+        return Seen(**dict(zip(("args", "kwargs", "gradient"), fields, strict=True)))
+    if isinstance(value, Tensor):
+        return value.to(dtype) if value.is_floating_point() else value
+    if isinstance(value, tuple):
+        return tuple(cast(x, dtype) for x in value)
+    if isinstance(value, dict):
+        return {key: cast(x, dtype) for key, x in value.items()}
+    return value
 
 
 def measured(once: Callable[[], list[Tensor]], device: torch.device) -> Ran:

@@ -11,7 +11,7 @@ import torch
 from runner.kernels.adapters import norms
 from runner.kernels.lora import registered
 from runner.kernels.patching import PatchError, apply
-from runner.kernels.probe import contamination, probe
+from runner.kernels.probe import Tried, _saving, contamination, probe
 from runner.kernels.quantised import quantise_linears
 from tests.kernels.patches.training import batch, loss_of, model, wanted
 from tests.registry import tiny_llm
@@ -87,6 +87,68 @@ def test_a_wrong_patch_that_is_required_stops_it(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(PatchError, match="rms_norm is required and not right on this device: its error on 'model"):
         probe(made, applied, batch("llama", 1))
     assert not [path for path, part in made.named_modules() if "forward" in part.__dict__]
+
+
+@pytest.mark.parametrize("word", ["preferred", "required"])
+def test_a_patch_that_raises_where_it_is_tried(word: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def raising(*_: Any, **__: Any) -> None:
+        raise RuntimeError("out of resource: shared memory")
+
+    made, why = model("llama"), "it cannot be tried on 'model.layers.0.input_layernorm': RuntimeError: out of resource"
+    applied = apply(made, {"rms_norm": word, "swiglu": "required"}, with_triton=False)
+    monkeypatch.setattr(norms, "rms_norm", raising)
+    if word == "required":
+        with pytest.raises(PatchError, match=f"rms_norm is required and not right on this device: {why}"):
+            probe(made, applied, batch("llama", 1))
+        assert not [path for path, part in made.named_modules() if "forward" in part.__dict__]
+        return
+    probe(made, applied, batch("llama", 1))
+    assert [line.applied for line in applied.ledger.lines] == [False, True]
+    assert applied.ledger.lines[0].why.startswith(f"taken out by the probe: {why}")
+    assert list(applied.found) == ["swiglu"]
+
+
+def test_a_place_of_each_kind_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    own, made = norms.rms_norm, model("llama")
+    last = made.model.norm.weight
+    applied = apply(made, {"rms_norm": "preferred"}, with_triton=False)
+    monkeypatch.setattr(norms, "must_agree", lambda *_: None)
+    off = lambda x, weight, *more, **rest: own(x, weight, *more, **rest) * (1.001 if weight is last else 1.0)  # noqa: E731
+    monkeypatch.setattr(norms, "rms_norm", off)
+    probe(made, applied, batch("llama", 1))
+    assert "its error on 'model.norm' is 1.0e-03" in applied.ledger.lines[0].why
+
+
+def test_savings_are_those_of_all_places() -> None:
+    fields: dict[str, Any] = {"path": "", "errors": (0.0, 0.0), "limit": 0.0}
+    norms_of_layers = Tried(alike=10, seconds=(0.003, 0.002), bytes=(3 << 20, 1 << 20), **fields)
+    last = Tried(alike=1, seconds=(0.001, 0.002), bytes=(5 << 20, 2 << 20), **fields)
+    assert _saving([norms_of_layers, last]) == "+9.0 ms of 31.0 ms a step, +3.0 MiB at a time"
+
+
+def test_places_that_the_batch_does_not_reach_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = model("llama")
+    applied = apply(made, {"rms_norm": "preferred", "swiglu": "required"}, with_triton=False)
+    first, second = applied.ledger.lines
+    made.tower = model("llama").model.norm  # no step goes through it
+    applied.ledger.change(first, places=("tower",))
+    applied.ledger.change(second, places=("tower", *second.places))
+    probe(made, applied, batch("llama", 1))
+    first, second = applied.ledger.lines
+    assert first.why == "taken out by the probe: the batch reaches none of its places, such as 'tower'"
+    assert second.applied
+    assert second.saving is not None
+
+
+def test_what_gives_no_loss_is_named() -> None:
+    made: Any = model("llama")
+    fields = batch("llama", 1)
+    without = {key: x for key, x in fields.items() if key != "labels"}
+    with pytest.raises(PatchError, match=r"LlamaForCausalLM gives no loss, .* needs: the batch has no labels"):
+        probe(made, apply(made, {"swiglu": "required"}, with_triton=False), without)
+    base: Any = model("modernbert")
+    with pytest.raises(PatchError, match=r"ModernBertModel gives no loss, .* needs: take one with a head"):
+        probe(base, apply(base, {"layer_norm": "required"}, with_triton=False), fields)
 
 
 def test_nothing_to_learn_stops_it() -> None:
