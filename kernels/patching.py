@@ -15,19 +15,19 @@ import torch
 from torch import nn
 
 from runner.kernels import launch
-from runner.kernels.adapters import attention, causal, experts, gated, lora, norms, rotary
 from runner.kernels.families import families_of
+from runner.kernels.forwards import attention, causal, experts, gated, lora, norms, rotary
 from runner.kernels.ledger import Ledger, Line, Wanted
 from runner.kernels.places import Edit, Family, Request, UnfitError, named
 
-Adapter = Callable[[nn.Module, Request], list[Edit]]
+Patch = Callable[[nn.Module, Request], list[Edit]]
 
 BEGIN = {
     "attention": attention.begin,
     "lora_linear": lora.begin,
 }  # what is begun for the model as a whole, where it has places
 # In the order in which places are looked for: a norm that qk_norm_rope takes is not rms_norm's any more.
-ADAPTERS: Mapping[str, Adapter] = {
+FORWARDS: Mapping[str, Patch] = {
     "qk_norm_rope": rotary.norm_and_turn,
     "rope": rotary.turn,
     "rms_norm": norms.rms,
@@ -126,14 +126,14 @@ def apply(model: nn.Module, wanted: Mapping[str, Wanted], *, with_triton: bool |
     `with_triton=False` all goes in with the plain references (to find faults), with True all with Triton.
     Raises PatchError where something required cannot be had, where patches clash and for unknown names.
     """
-    if unknown := sorted(set(wanted) - set(ADAPTERS)):
-        raise PatchError(f"Unknown patches {unknown}. Patches: {', '.join(sorted(ADAPTERS))}.")
+    if unknown := sorted(set(wanted) - set(FORWARDS)):
+        raise PatchError(f"Unknown patches {unknown}. Patches: {', '.join(sorted(FORWARDS))}.")
     if bad := {name: word for name, word in wanted.items() if word not in {"required", "preferred", "off"}}:
         raise PatchError(f"Patches are 'required', 'preferred' or 'off', got {bad!r}.")
     families = families_of(model)
     shared: dict[Any, Any] = {}
     found: dict[str, Found] = {}
-    for name in ADAPTERS:
+    for name in FORWARDS:
         if wanted.get(name, "off") != "off":
             found[name] = _find(name, wanted[name], model, families, with_triton, shared, _taken(found))
     _must_not_clash(found)
@@ -213,7 +213,7 @@ def _on_gpu(model: nn.Module) -> bool:
 
 def _look(found: Found, path: str, module: nn.Module, request: Request) -> None:
     try:
-        edits = ADAPTERS[found.what](module, request)
+        edits = FORWARDS[found.what](module, request)
     except UnfitError as unfit:
         found.unfit[path] = str(unfit)
         return

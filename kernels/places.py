@@ -47,7 +47,7 @@ def decoder(prefix: str, **changes: tuple[str, ...]) -> dict[str, tuple[str, ...
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What an adapter is told beside the module."""
+    """What the maker of a forward is told beside the module."""
 
     patch: str
     model: nn.Module  # as a whole

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from runner.kernels.adapters import causal
-from runner.kernels.attention import ledger
+from runner.kernels.attention import choices
+from runner.kernels.forwards import causal
 from runner.kernels.ledger import Line
 from runner.kernels.patching import Applied, PatchError
 from runner.kernels.trial import Ran, Seen, cast, error, exact, measured, run
@@ -108,7 +108,7 @@ def contamination(model: Any, batch: Batch, *, documents: int = 3) -> None:
 
 def _tell_attention(model: nn.Module, applied: Applied) -> None:
     """What computes attention is chosen call by call: the line says what was chosen for this batch."""
-    chosen = [f"{entry.backend} for {entry.call}: {entry.why}" for entry in ledger(model)]
+    chosen = [f"{entry.backend} for {entry.call}: {entry.why}" for entry in choices(model)]
     for line in applied.ledger.of("attention"):
         if line.applied and chosen:
             applied.ledger.change(line, why="; ".join(chosen))

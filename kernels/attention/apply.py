@@ -47,7 +47,7 @@ def use_attention(model: nn.Module, *, force: str | None = None, with_triton: bo
     return undo
 
 
-def ledger(model: nn.Module) -> list[Entry]:
+def choices(model: nn.Module) -> list[Entry]:
     """What computed the attention of `model` so far, by shape of call, since `use_attention`."""
     for _, config in _holders(model):
         if isinstance(config._attn_implementation, Name):

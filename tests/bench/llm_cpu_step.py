@@ -25,7 +25,7 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from runner.kernels.patching import ADAPTERS, apply
+from runner.kernels.patching import FORWARDS, apply
 
 SHAPE = {
     "vocab_size": 32000,
@@ -65,7 +65,7 @@ def race(adapters: bool, rows: str, rounds: int) -> dict[str, Any]:
     """Median seconds of a step of both, their ratio, and the loss and gradient norm of each."""
     theirs = made(adapters)
     ours = copy.deepcopy(theirs)
-    ledger = apply(ours, dict.fromkeys(ADAPTERS, "preferred")).ledger
+    ledger = apply(ours, dict.fromkeys(FORWARDS, "preferred")).ledger
     fields = batch(rows)
     seconds: dict[str, list[float]] = {"ours": [], "theirs": []}
     seen = {}

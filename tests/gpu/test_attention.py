@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from runner.kernels.attention import BACKENDS, ledger, use_attention
+from runner.kernels.attention import BACKENDS, choices, use_attention
 from runner.kernels.attention.call import Inputs, call_of
 from runner.kernels.attention.plan import unmasked
 from tests.kernels.attention.models import both, inputs, model
@@ -57,4 +57,4 @@ def test_a_model_attends_by_what_was_measured(kind: str) -> None:
     found = both(tiny, given, counts.cuda(), upstream)
     for name, value in truth_of_model.items():
         assert (found[name] - value).abs().max() <= 0.1 * value.abs().max()
-    assert all(len(line.milliseconds) > 1 for line in ledger(tiny))
+    assert all(len(line.milliseconds) > 1 for line in choices(tiny))

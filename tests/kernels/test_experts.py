@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS, grouped_mm_experts_forward, use_experts_implementation
 
-from runner.kernels.adapters import experts as adapter
 from runner.kernels.experts import experts_forward, register
 from runner.kernels.families import known
+from runner.kernels.forwards import experts as adapter
 from runner.kernels.places import Request, UnfitError
 from tests.kernels.criterion import check
 from tests.kernels.patches.training import batch, losses, must_agree

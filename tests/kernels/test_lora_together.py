@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import LlamaForCausalLM
 
 from runner.kernels import lora
-from runner.kernels.adapters.lora import Shared
+from runner.kernels.forwards.lora import Shared
 from runner.kernels.patching import Applied, apply
 from tests.kernels.test_lora import Alive, adapters, batch, gradients, layers, llama, near, pair
 

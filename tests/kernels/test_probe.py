@@ -8,7 +8,7 @@ import peft
 import pytest
 import torch
 
-from runner.kernels.adapters import norms
+from runner.kernels.forwards import norms
 from runner.kernels.lora import registered
 from runner.kernels.patching import PatchError, apply
 from runner.kernels.probe import Tried, _saving, contamination, probe

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from runner.kernels.attention import BACKENDS, ledger, use_attention
+from runner.kernels.attention import BACKENDS, choices, use_attention
 from tests.kernels.attention.models import ENCODERS, FAMILIES, LENGTH, REFUSED, both, inputs, model
 from tests.registry import tiny_llm
 
@@ -40,7 +40,7 @@ def test_outputs_and_gradients_are_those_of_eager_attention(name: str, kind: str
     truth = both(made, given, counts, upstream)
     undo = use_attention(made)
     agree(truth, both(made, given, counts, upstream))
-    assert ledger(made)
+    assert choices(made)
     undo()
     again = both(made, given, counts, upstream)
     assert all(torch.equal(value, again[key]) for key, value in truth.items())
@@ -58,7 +58,7 @@ def test_forced_backends_agree(name: str, kind: str, backend: str) -> None:
     truth = both(made, given, counts, upstream)
     use_attention(made, force=backend)
     agree(truth, both(made, given, counts, upstream))
-    assert {one.backend for one in ledger(made)} == {backend}
+    assert {one.backend for one in choices(made)} == {backend}
 
 
 @pytest.mark.parametrize(
@@ -135,6 +135,6 @@ def test_images_see_their_own_tokens_both_ways() -> None:
     assert not torch.allclose(truth["outputs"], blind["outputs"], atol=1e-4)
     use_attention(made)
     agree(truth, both(made, given, counts, upstream))
-    assert all("or_mask" in one.call or "blockwise" in one.call for one in ledger(made))
-    assert "needs documents, there is a mask with" in ledger(made)[0].refused["sdpa_documents"]
-    assert set(ledger(made)[0].refused) < set(BACKENDS)
+    assert all("or_mask" in one.call or "blockwise" in one.call for one in choices(made))
+    assert "needs documents, there is a mask with" in choices(made)[0].refused["sdpa_documents"]
+    assert set(choices(made)[0].refused) < set(BACKENDS)

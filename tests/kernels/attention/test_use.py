@@ -13,7 +13,7 @@ import transformers
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
 
-from runner.kernels.attention import BACKENDS, ledger, register, use_attention
+from runner.kernels.attention import BACKENDS, choices, register, use_attention
 from tests.kernels.attention.models import LENGTH, both, inputs, model, outputs
 from tests.registry import tiny_llm
 
@@ -53,7 +53,7 @@ def test_lengths_of_a_collator_cut_a_row(name: str) -> None:
     positions = torch.cat([torch.arange(n) for n in LENGTHS])[None]
     packed = outputs(made, {"input_ids": ids, "position_ids": positions} | named())
     torch.testing.assert_close(packed, torch.cat(alone, 1), atol=2e-5, rtol=2e-4)
-    assert all("3 documents" in one.call or "4 documents" in one.call for one in ledger(made))
+    assert all("3 documents" in one.call or "4 documents" in one.call for one in choices(made))
 
 
 def test_a_model_from_the_same_config_object_is_untouched() -> None:
@@ -68,7 +68,7 @@ def test_a_model_from_the_same_config_object_is_untouched() -> None:
     assert {module.config._attn_implementation for module in one.modules() if hasattr(module, "config")} == {"runner"}
     assert torch.equal(outputs(other, given), before[2])
     outputs(one, given)
-    assert (ledger(one) != [], ledger(other)) == (True, [])
+    assert (choices(one) != [], choices(other)) == (True, [])
     undo()
     assert config.to_json_string() == before[0]
     assert all(module.config is config for module in one.modules() if hasattr(module, "config"))
@@ -98,7 +98,7 @@ def test_a_copied_model_keeps_its_own_ledger() -> None:
     twin = copy.deepcopy(made)
     given, _ = inputs("llama", "whole")
     outputs(twin, given)
-    assert ([one.backend for one in ledger(twin)], ledger(made)) == (["sdpa_math"], [])
+    assert ([one.backend for one in choices(twin)], choices(made)) == (["sdpa_math"], [])
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
@@ -134,7 +134,7 @@ def test_a_mask_of_the_callers_own_is_taken_as_it_is(kind: str) -> None:
     use_attention(made)
     found = outputs(made, {"input_ids": ids, "attention_mask": seen if kind == "bool" else added})
     torch.testing.assert_close(found, truth, atol=2e-5, rtol=2e-4)
-    assert ledger(made)[0].refused["plain_documents"] == "needs documents, there is a mask of the caller's own"
+    assert choices(made)[0].refused["plain_documents"] == "needs documents, there is a mask of the caller's own"
 
 
 @pytest.mark.parametrize("backend", ["sdpa", "sdpa_documents", "plain", "plain_documents"])
@@ -148,8 +148,8 @@ def test_dropout_is_honoured(backend: str) -> None:
     assert not torch.equal(one, other)
     made.eval()
     assert torch.equal(outputs(made, given), outputs(made, given))
-    assert ["dropout" in entry.call for entry in ledger(made)] == [True, False]
-    assert ledger(made)[0].refused["varlen"].startswith("Triton kernels do not run on cpu")
+    assert ["dropout" in entry.call for entry in choices(made)] == [True, False]
+    assert choices(made)[0].refused["varlen"].startswith("Triton kernels do not run on cpu")
 
 
 def test_the_ledger_has_one_line_a_shape_and_says_why_not() -> None:
@@ -157,7 +157,7 @@ def test_the_ledger_has_one_line_a_shape_and_says_why_not() -> None:
     use_attention(made)
     for kind in ("whole", "packed", "whole", "packed"):
         outputs(made, inputs("llama", kind)[0])
-    lines = ledger(made)
+    lines = choices(made)
     assert len(lines) == 2
     assert "2 x 16 to 16, heads 4/2 of 8, causal, mask: free" in lines[0].call
     assert "mask: 4 documents to 8" in lines[1].call
@@ -174,7 +174,7 @@ def test_a_layer_in_training_is_chosen_for_with_its_backward_pass() -> None:
     with torch.no_grad():
         outputs(made, inputs("llama", "whole")[0])
         outputs(made.eval(), inputs("llama", "whole")[0])
-    assert ["with backward" in line.call for line in ledger(made)] == [True, False]
+    assert ["with backward" in line.call for line in choices(made)] == [True, False]
 
 
 def test_what_is_forced_and_cannot_be_had_raises_with_the_reason() -> None:

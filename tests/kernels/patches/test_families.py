@@ -10,7 +10,7 @@ import torch
 from peft.tuners.lora import LoraLayer
 
 from runner.kernels.families import families_of, known
-from runner.kernels.patching import ADAPTERS, apply, patched
+from runner.kernels.patching import FORWARDS, apply, patched
 from runner.registry.language import PATCHES
 from runner.registry.recognise import families
 from runner.schema import discover
@@ -20,7 +20,7 @@ SLOW_STEPS = ("llama", "qwen3", "gemma2")
 
 
 def test_names_and_families_are_those_of_the_registry() -> None:
-    assert set(ADAPTERS) == set(PATCHES)
+    assert set(FORWARDS) == set(PATCHES)
     stems = {stem.replace("-", "_") for stem in discover.names("runner.registry.families")}
     assert set(known()) == stems & {name.replace("-", "_") for name in NAMES}
     assert len(known()) == len(NAMES)

@@ -11,7 +11,7 @@ import torch
 from peft.tuners.lora import LoraLayer
 
 from runner.kernels.ledger import Wanted
-from runner.kernels.patching import ADAPTERS, CLASHES, GPU_ONLY, apply, patched
+from runner.kernels.patching import CLASHES, FORWARDS, GPU_ONLY, apply, patched
 from runner.kernels.quantised import QuantisedLinear, quantise_linears
 from runner.registry.resolve import resolve
 from tests.kernels.patches.training import LENGTH, NAMES, batch, loss_of, must_agree, twins
@@ -87,7 +87,7 @@ def test_patches_that_are_said_are_those_that_go_in(name: str, changes: dict[str
     assert {path.rpartition(".")[2] for path in layers} == set(facts["lora_targets"])
     assert all(type(part.base_layer) is torch.nn.Linear and in_text(path) for path, part in layers.items())
     wanted: dict[str, Wanted] = {
-        patch: "required" if patch in said else "preferred" for patch in set(ADAPTERS) - clashing
+        patch: "required" if patch in said else "preferred" for patch in set(FORWARDS) - clashing
     }
     with patched(tuned, wanted, with_triton=False) as ledger:
         assert {line.what for line in ledger.applied()} == said

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from runner.kernels.ledger import Wanted
-from runner.kernels.patching import ADAPTERS
+from runner.kernels.patching import FORWARDS
 from runner.registry.recognise import families
 from tests.registry import tiny_llm
 
@@ -34,7 +34,7 @@ def wanted(name: str, word: Wanted = "required") -> dict[str, Wanted]:
     """What the registry wants of a family, but for adapters, which a bare model has none of."""
     language = families()[name].language
     assert language is not None
-    return {patch: word for patch in language.patches if patch in ADAPTERS and patch != "lora_linear"}
+    return {patch: word for patch in language.patches if patch in FORWARDS and patch != "lora_linear"}
 
 
 def model(name: str, device: str = "cpu", **changes: Any) -> Any:

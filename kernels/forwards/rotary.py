@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from runner.kernels.adapters.norms import eps_of
+from runner.kernels.forwards.norms import eps_of
 from runner.kernels.ops.qk_norm_rope import qk_norm_rope
 from runner.kernels.ops.rope import rope
 from runner.kernels.places import Edit, Function, Request, UnfitError, forward, must_agree, must_be_dense, sample

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from runner.kernels.adapters.lora import projected
+from runner.kernels.forwards.lora import projected
 from runner.kernels.ops.geglu import geglu
 from runner.kernels.ops.swiglu import swiglu
 from runner.kernels.places import Edit, Function, Request, UnfitError, forward, must_agree, sample
