@@ -59,7 +59,8 @@ class _Loss(torch.autograd.Function):
             if dweight_VH is not None and dweight_VH.dtype == gradient.dtype:
                 dweight_VH.addmm_(gradient.T, hidden_NH[here])
             elif dweight_VH is not None:  # in fp16 a sum over thousands of rows passes 65,504
-                dweight_VH += gradient.T.float() @ hidden_NH[here].float()
+                with torch.autocast("cpu", enabled=False):
+                    dweight_VH += gradient.T.float() @ hidden_NH[here].float()
         ctx.save_for_backward(dhidden_NH, dweight_VH)
         ctx.weight_dtype = weight_VH.dtype
         return loss

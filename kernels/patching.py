@@ -18,7 +18,7 @@ from runner.kernels import launch
 from runner.kernels.families import families_of
 from runner.kernels.forwards import attention, causal, experts, gated, lora, norms, rotary
 from runner.kernels.ledger import Ledger, Line, Wanted
-from runner.kernels.places import Edit, Family, Request, UnfitError, named
+from runner.kernels.places import Edit, Family, Forward, Request, UnfitError, named
 
 Patch = Callable[[nn.Module, Request], list[Edit]]
 
@@ -82,21 +82,24 @@ class Applied:
                 kept += stuck  # still ours to undo, once what was put over it is gone
             else:
                 del self.found[name]
-        if not self.found:
+        if not any(isinstance(vars(part).get("forward"), Forward) for part in self.model.modules()):
             self.model.__dict__.pop(REPLICATE, None)
         _must_be_ours(kept)
 
     @contextmanager
     def suspended(self) -> Iterator[None]:
         """All patches out while the block runs."""
-        kept = [path for found in self.found.values() for path in _out(found)]
-        _must_be_ours(kept)
+        found = list(self.found.values())
+        edits = [(path, edit) for one in found for path, edits in one.edits.items() for edit in edits]
+        _must_be_ours([path for path, edit in edits if edit.module.__dict__.get(edit.name) is not edit.value])
+        for one in found:
+            _out(one)
         held = self.model.__dict__
         guard = {REPLICATE: held.pop(REPLICATE)} if REPLICATE in held else {}
         try:
             yield
         finally:
-            _put(list(self.found.values()))
+            _put(found)
             held.update(guard)
 
     @contextmanager

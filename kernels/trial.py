@@ -54,7 +54,7 @@ def run(module: nn.Module, given: Seen) -> Ran:
 
     module.eval()
     try:
-        return measured(once, next(module.parameters()).device)
+        return measured(once, _leaf(given)[0].device)
     finally:
         for part in training:
             part.training = True
@@ -117,6 +117,10 @@ def exact(module: nn.Module) -> nn.Module:
         for name, child in list(parent.named_children()):
             if isinstance(child, QuantisedLinear):
                 setattr(parent, name, _plain(child))
+    for part in twin.modules():
+        config: Any = getattr(part, "config", None)
+        if getattr(config, "_experts_implementation", None) is not None:
+            config._experts_implementation = "eager"  # torch's grouped product takes no fp64
     return twin.double()
 
 

@@ -56,7 +56,7 @@ def _before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Given
     unasked = asked is None and past is None
     if unasked and module.training and torch.is_grad_enabled():
         return args, kwargs | {"use_cache": False}
-    again = _begins_again(given)
+    again = _begins_again(given, jumps=unasked)
     if again is None:
         return None
     if unasked:
@@ -69,7 +69,7 @@ def _before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Given
     )
 
 
-def _begins_again(given: dict[str, Any]) -> tuple[int, int] | None:
+def _begins_again(given: dict[str, Any], *, jumps: bool) -> tuple[int, int] | None:
     """Row and token where positions do not go on, where transformers would cut rows by them if it had no cache."""
     positions = given.get("position_ids")
     elsewhere = any(given.get(name) is not None for name in ("attention_mask", "cu_seq_lens_q"))
@@ -79,5 +79,6 @@ def _begins_again(given: dict[str, Any]) -> tuple[int, int] | None:
         positions = positions[0]
     if positions.dim() != 2:
         return None
-    at = (positions.diff() <= 0).nonzero()[:1].tolist()  # the one wait for the device
+    steps = positions.diff()
+    at = ((steps != 1) if jumps else (steps <= 0)).nonzero()[:1].tolist()  # the one wait for the device
     return (at[0][0], at[0][1] + 1) if at else None

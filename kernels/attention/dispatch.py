@@ -129,13 +129,13 @@ class Session:
                 )
             choice = calibration.Choice(name=self.force, note="asked for")
         else:
-            refused |= _heavy(refused, call)
+            heavy = _heavy(refused, call)
+            refused |= heavy
             able = _ordered([name for name in BACKENDS if name not in refused], call)
             if not able:
                 reasons = "; ".join(f"{name}: {why}" for name, why in refused.items())
                 raise RuntimeError(f"no attention for {call.words()}: {reasons}")
-            candidates = {name: _timed(BACKENDS[name], inputs) for name in able}
-            choice = calibration.choose("attention", call.shape(), candidates, device=inputs.query.device)
+            choice = _quickest(able, list(heavy), call, inputs)
         refused |= choice.excluded
         self.ledger.append(
             Entry(
@@ -147,6 +147,20 @@ class Session:
             )
         )
         return BACKENDS[choice.name]
+
+
+def _quickest(able: list[str], heavy: list[str], call: Call, inputs: Inputs) -> calibration.Choice:
+    """The measured choice among `able`; among `heavy` where none of those works."""
+    try:
+        candidates = {name: _timed(BACKENDS[name], inputs) for name in able}
+        return calibration.choose("attention", call.shape(), candidates, device=inputs.query.device)
+    except torch.AcceleratorError:
+        raise  # the device is lost to this process
+    except RuntimeError:
+        if not heavy:
+            raise
+        candidates = {name: _timed(BACKENDS[name], inputs) for name in heavy}
+        return calibration.choose("attention", call.shape(), candidates, device=inputs.query.device)
 
 
 def _heavy(refused: Mapping[str, str], call: Call) -> dict[str, str]:

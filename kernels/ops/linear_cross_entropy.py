@@ -88,7 +88,8 @@ def _product_in_fp32(one: Tensor, other: Tensor) -> Tensor:
     """Their product, never rounded to 16 bits: in fp16 a sum over thousands of rows passes 65,504."""
     if one.dtype != torch.float32 and one.is_cuda:
         return torch.mm(one, other, out_dtype=torch.float32)
-    return one.float() @ other.float()
+    with torch.autocast(one.device.type, enabled=False):
+        return one.float() @ other.float()
 
 
 class _LinearCrossEntropy(torch.autograd.Function):

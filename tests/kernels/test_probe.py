@@ -195,3 +195,14 @@ def test_patches_can_be_taken_out_for_a_while() -> None:
                 f"model.layers.{number}.mlp" for number in range(2)
             }
     assert [list(part.__dict__) for part in made.modules()] == [list(one) for one in held]
+
+
+@pytest.mark.parametrize("name", ["mixtral", "qwen3-moe", "deepseek-v2", "deepseek-v3", "gpt-oss"])
+def test_experts_are_held_against_a_truth_that_torch_can_compute(name: str) -> None:
+    made, fields = model(name), batch(name, 1)
+    applied = apply(made, {"experts": "required"}, with_triton=False)
+    probe(made, applied, fields)
+    (line,) = applied.ledger.of("experts")
+    assert line.applied
+    assert line.parity_error is not None
+    assert made.config._experts_implementation == "grouped_mm"
