@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import io
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,6 +13,7 @@ import peft
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from runner.kernels import patching
@@ -280,6 +282,15 @@ def test_a_line_in_short() -> None:
     assert set(line.fields()) == {"what", "where", "wanted", "applied", "why", "parity_error", "saving"}
 
 
+@pytest.fixture
+def _accelerate_anew() -> Iterator[None]:
+    """Its state is the process's: what other tests have set, and what this one sets."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.mark.usefixtures("_accelerate_anew")
 def test_accelerate_may_lay_autocast_around_it() -> None:
     """Its Trainer keeps our forward under another name, and undoing takes both away."""
     made = model("llama").train()
