@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from runner.kernels.launch import wide
+from runner.kernels.parts import vocabulary
 
 CHUNK = 2**23  # logits held at a time, 32 MiB: 262 rows of a vocabulary of 32k, and matrices are still tall enough
 
@@ -58,9 +59,8 @@ class _Loss(torch.autograd.Function):
                 dhidden_NH[here] = gradient @ weight
             if dweight_VH is not None and dweight_VH.dtype == gradient.dtype:
                 dweight_VH.addmm_(gradient.T, hidden_NH[here])
-            elif dweight_VH is not None:  # in fp16 a sum over thousands of rows passes 65,504
-                with torch.autocast("cpu", enabled=False):
-                    dweight_VH += gradient.T.float() @ hidden_NH[here].float()
+            elif dweight_VH is not None:
+                dweight_VH += vocabulary.product_in_fp32(gradient.T, hidden_NH[here])
         ctx.save_for_backward(dhidden_NH, dweight_VH)
         ctx.weight_dtype = weight_VH.dtype
         return loss
@@ -68,10 +68,7 @@ class _Loss(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dloss: Tensor) -> tuple[Tensor | None, ...]:
-        dhidden_NH, dweight_VH = ctx.saved_tensors
-        dhidden = None if dhidden_NH is None else (dhidden_NH * dloss).to(dhidden_NH.dtype)
-        dweight = None if dweight_VH is None else (dweight_VH * dloss).to(ctx.weight_dtype)
-        return dhidden, dweight, None, None, None
+        return vocabulary.scaled_back(ctx, dloss)
 
 
 def _losses_and_gradient(logits_CV: Tensor, targets_C: Tensor, softcap: float | None) -> tuple[Tensor, Tensor]:

@@ -222,15 +222,9 @@ def of_mask_function(
     }
 
     def layout() -> Documents | str:
-        reasons = {
-            f"a mask with {pattern.other}": pattern.other is not None,
-            "keys that no query has reached (a static cache)": not aligned and bool(pattern.causal or pattern.window),
-            "packed rows with padding": pattern.ids is not None and padding is not None,
-            "padding that may be of another's keys": padding is not None and not pattern.causal and crossed,
-        }
-        reason = next((reason for reason, holds in reasons.items() if holds), None)
-        if reason is not None:
-            return reason
+        why = _why_dense(pattern, padded=padding is not None, aligned=aligned, crossed=crossed)
+        if why is not None:
+            return why
         whole = rows_of(batch_size, q_length, kv_length, device)
         found = whole if pattern.ids is None and padding is None else read_tokens.documents
         if q_length == kv_length or isinstance(found, str):
@@ -246,6 +240,17 @@ def of_mask_function(
         layout=layout,
         dense=lambda: sdpa_mask(**arguments),
     )
+
+
+def _why_dense(pattern: Pattern, *, padded: bool, aligned: bool, crossed: bool) -> str | None:
+    """What of a mask documents, `causal` and `window` cannot say."""
+    reasons = {
+        f"a mask with {pattern.other}": pattern.other is not None,
+        "keys that no query has reached (a static cache)": not aligned and bool(pattern.causal or pattern.window),
+        "packed rows with padding": pattern.ids is not None and padded,
+        "padding that may be of another's keys": padded and not pattern.causal and crossed,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
 
 
 def _own_tokens(ids: Tensor | None, padding: Tensor | None) -> Tokens:

@@ -84,14 +84,6 @@ def must_match(hidden: Tensor, weight_VH: Tensor, targets: Tensor, reduction: st
         raise ValueError(f"Unknown reduction {reduction!r}: it is 'mean' or 'sum'.")
 
 
-def _product_in_fp32(one: Tensor, other: Tensor) -> Tensor:
-    """Their product, never rounded to 16 bits: in fp16 a sum over thousands of rows passes 65,504."""
-    if one.dtype != torch.float32 and one.is_cuda:
-        return torch.mm(one, other, out_dtype=torch.float32)
-    with torch.autocast(one.device.type, enabled=False):
-        return one.float() @ other.float()
-
-
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -116,7 +108,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             if hidden_wanted:
                 dhidden_NH[here] = logits_CV @ weight
             if dweight_VH is not None:
-                dweight_VH += _product_in_fp32(logits_CV.T, hidden_NH[here])
+                dweight_VH += vocabulary.product_in_fp32(logits_CV.T, hidden_NH[here])
         ctx.save_for_backward(dhidden_NH if hidden_wanted else None, dweight_VH)
         ctx.weight_dtype = weight_VH.dtype
         return loss
@@ -124,7 +116,4 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dloss: Tensor) -> tuple[Tensor | None, ...]:
-        dhidden_NH, dweight_VH = ctx.saved_tensors
-        dhidden = None if dhidden_NH is None else (dhidden_NH * dloss).to(dhidden_NH.dtype)
-        dweight = None if dweight_VH is None else (dweight_VH * dloss).to(ctx.weight_dtype)
-        return dhidden, dweight, None, None, None
+        return vocabulary.scaled_back(ctx, dloss)

@@ -8,6 +8,8 @@ Shapes: N rows, V entries of the vocabulary.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -30,6 +32,22 @@ def reference(
     if smoothing:
         losses_N = losses_N - smoothing * z_NV.mean(-1)
     return torch.where(valid_N, losses_N, 0.0)
+
+
+def product_in_fp32(one: Tensor, other: Tensor) -> Tensor:
+    """Their product, never rounded to 16 bits: in fp16 a sum over thousands of rows passes 65,504."""
+    if one.dtype != torch.float32 and one.is_cuda:
+        return torch.mm(one, other, out_dtype=torch.float32)
+    with torch.autocast(one.device.type, enabled=False):
+        return one.float() @ other.float()
+
+
+def scaled_back(ctx: Any, dloss: Tensor) -> tuple[Tensor | None, ...]:
+    """Backward of a loss whose forward has saved its gradients by hidden states and by the head, if any, and 3 more."""
+    dhidden_NH, dweight_VH = ctx.saved_tensors
+    dhidden = None if dhidden_NH is None else (dhidden_NH * dloss).to(dhidden_NH.dtype)
+    dweight = None if dweight_VH is None else (dweight_VH * dloss).to(ctx.weight_dtype)
+    return dhidden, dweight, None, None, None
 
 
 def reduced(losses_N: Tensor, targets_N: Tensor, ignore_index: int, reduction: str) -> Tensor:
