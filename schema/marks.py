@@ -17,7 +17,8 @@ class Mark(Enum):
     FILE = "one file: its content decides the result"
     FILES = "patterns or folders of files: their paths and digests decide the result"
     MANIFEST = "a manifest: its digest and those of the files it names decide the result"
+    CORPUS = "a corpus of texts: the digests of its files, or its commit on a hub, decide the result"
     BLOCK = "a nested block: its own fields are marked"
 
 
-RESULT, NEUTRAL, MODEL, FILE, FILES, MANIFEST, BLOCK = Mark
+RESULT, NEUTRAL, MODEL, FILE, FILES, MANIFEST, CORPUS, BLOCK = Mark

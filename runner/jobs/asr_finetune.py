@@ -14,7 +14,7 @@ from runner.asr.findings import Report
 from runner.asr.pieces import Source
 from runner.asr.precision import Precision
 from runner.asr.training import corpus, evaluation, outcome, session, spelling
-from runner.asr.training.checkpoints import Checkpoints
+from runner.checkpoints import Checkpoints
 from runner.asr.training.corpus import Corpus
 from runner.asr.training.evaluation import Examiner, Judged
 from runner.asr.training.loop import Tell

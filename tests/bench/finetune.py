@@ -34,7 +34,7 @@ def ours(link: Connection, freeze: bool) -> None:
     from runner.asr import recordings
     from runner.asr.pieces import Source
     from runner.asr.training import corpus, session
-    from runner.asr.training.checkpoints import Checkpoints
+    from runner.checkpoints import Checkpoints
     from runner.asr.training.loop import Tell
     from runner.asr.training.network import Dropouts
     from runner.asr.training.recipe import Augmentation, Masks, Rate, Recipe

@@ -33,7 +33,7 @@ from transformers import (
 
 from runner import ranks
 from runner.asr.training import progress
-from runner.asr.training.checkpoints import Checkpoints
+from runner.checkpoints import Checkpoints
 from runner.asr.training.dataset import ALL, OWN, Batch, Heard, Turns, loader
 from runner.asr.training.evaluation import Examiner
 from runner.asr.training.network import heard

@@ -16,7 +16,7 @@ from runner.asr.features import Features
 from runner.asr.pieces import Source
 from runner.asr.training import loop, network, spelling
 from runner.asr.training.buckets import Schedule
-from runner.asr.training.checkpoints import Checkpoints
+from runner.checkpoints import Checkpoints
 from runner.asr.training.convolutions import features_last
 from runner.asr.training.corpus import Corpus
 from runner.asr.training.dataset import Heard, Turns

@@ -9,7 +9,7 @@ from typing import Any
 
 from runner.asr import recordings
 from runner.asr.training import corpus, session, spelling
-from runner.asr.training.checkpoints import Checkpoints
+from runner.checkpoints import Checkpoints
 from runner.asr.training.corpus import Corpus
 from runner.asr.training.loop import Run, Tell
 from runner.asr.training.network import Architecture, Dropouts

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.asr.training.checkpoints import Checkpoints
+from runner.checkpoints import Checkpoints
 from runner.execution.failures import RETRIES
 from runner.schema.errors import JobError
 

@@ -1,0 +1,1 @@
+"""From files to samples: what people wrote, row by row, with its place."""

@@ -1,0 +1,1 @@
+"""A model made ready to learn, and what is kept of it."""

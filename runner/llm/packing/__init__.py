@@ -1,0 +1,1 @@
+"""From documents to rows and steps: packed, balanced, in an order that a seed decides."""

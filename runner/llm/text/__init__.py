@@ -1,0 +1,1 @@
+"""From samples to tokens: chat templates, what of them is learned, vocabularies."""

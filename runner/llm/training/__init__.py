@@ -1,0 +1,1 @@
+"""The loop: steps, events, checkpoints, measurements."""

@@ -1,0 +1,389 @@
+"""`llm-train`: train a language model on conversations or plain text, whole or through an adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from runner.schema.block import Block
+from runner.schema.corpus import Corpus
+from runner.schema.job import Job
+from runner.schema.marks import BLOCK, FILE, NEUTRAL, RESULT
+from runner.schema.model import Model
+from runner.schema.packing import Packing
+from runner.schema.reference import checked_file
+
+Share = Annotated[float, RESULT, Field(ge=0, le=1)]
+Wanted = Literal["required", "preferred", "off"]
+TextFile = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(checked_file)]
+
+
+class TrainingCorpora(Block):
+    """What is learned and what is measured on."""
+
+    train: Annotated[list[Corpus], BLOCK, Field(min_length=1, max_length=1000, examples=["chat.jsonl"])]
+    """What the model learns from: one corpus, or a list of them, which are mixed by their weights."""
+
+    validation: Annotated[list[Corpus], BLOCK, Field(max_length=1000)] = []  # noqa: RUF012 (pydantic copies it)
+    """What is measured on, never learned from; left out: nothing is, but for `validation_share`."""
+
+    validation_share: Annotated[float, RESULT, Field(ge=0, le=0.5)] = 0.0
+    """Share of the documents of `train` that is kept back and measured on, in place of `validation`."""
+
+    template: Annotated[TextFile | None, FILE] = None
+    """A chat template (Jinja) in a file; left out: the tokenizer's own, else that of the model's family."""
+
+    loss_on: Annotated[Literal["responses", "all"] | None, RESULT] = None
+    """Which tokens are learned: `responses` those that the assistant writes, `all` every one; left out: `responses`
+    for `method: sft`, `all` for `pretrain`."""
+
+    on_error: Annotated[Literal["stop", "skip"], RESULT] = "stop"
+    """What a broken line or a sample without anything to learn does: `stop` ends the job with its place and reason,
+    `skip` leaves it out, counts it and lists it in `skipped.jsonl`."""
+
+    streaming: Annotated[bool, NEUTRAL] = False
+    """Tokenise while training instead of once before: for corpora whose tokens do not fit on the disk."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lists(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {
+            name: [one] if name in {"train", "validation"} and isinstance(one, str | dict) else one
+            for name, one in value.items()
+        }
+
+    @model_validator(mode="after")
+    def _one_validation(self) -> TrainingCorpora:
+        if self.validation and self.validation_share:
+            raise PydanticCustomError("validation", "give validation or validation_share, not both")
+        if self.streaming and self.validation_share:
+            raise PydanticCustomError("validation", "a stream has no end to take a share of: give validation files")
+        return self
+
+
+class LanguageArchitecture(Block):
+    """A model to train from random weights, in place of `model`; the sizes are those of a small one."""
+
+    type: Annotated[Literal["none", "llama", "qwen3"], RESULT] = "none"
+    """`llama` and `qwen3` make a model of that family; `none` begins with `model`."""
+
+    hidden: Annotated[int, RESULT, Field(ge=8, le=65536)] = 256
+    """Width of the model; a multiple of twice `heads`."""
+
+    layers: Annotated[int, RESULT, Field(ge=1, le=1024)] = 6
+    """Layers."""
+
+    heads: Annotated[int, RESULT, Field(ge=1, le=1024)] = 4
+    """Attention heads of a layer."""
+
+    kv_heads: Annotated[int, RESULT, Field(ge=1, le=1024)] = 2
+    """Heads of keys and values; `heads` is a multiple."""
+
+    feed_forward: Annotated[int, RESULT, Field(ge=8, le=262144)] = 768
+    """Width inside a layer."""
+
+    positions: Annotated[int, RESULT, Field(ge=16, le=10_000_000)] = 2048
+    """Longest sequence."""
+
+    vocabulary: Annotated[int, RESULT, Field(ge=300, le=1_000_000)] = 2048
+    """Entries of the byte-level BPE tokenizer that is learned from the training texts."""
+
+    tied: Annotated[bool, RESULT] = True
+    """One matrix for embeddings and head."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> LanguageArchitecture:
+        if self.type == "none" and self.model_dump() != {n: f.default for n, f in type(self).model_fields.items()}:
+            raise PydanticCustomError("type", "sizes need a type: set architecture.type to llama or qwen3")
+        if self.hidden % (2 * self.heads):
+            raise PydanticCustomError("multiple", "hidden must be a multiple of twice heads")
+        if self.heads % self.kv_heads:
+            raise PydanticCustomError("multiple", "heads must be a multiple of kv_heads")
+        return self
+
+
+class Tokens(Block):
+    """Entries added to the vocabulary; embeddings and head grow with it."""
+
+    add: Annotated[list[Annotated[str, Field(min_length=1, max_length=100)]], RESULT, Field(max_length=10_000)] = []  # noqa: RUF012
+    """New special tokens, each one piece that is never split: `["<|im_start|>", "<|im_end|>"]`."""
+
+    multiple: Annotated[int, RESULT, Field(ge=1, le=4096)] = 1
+    """Rows of the embeddings are padded to a multiple of this: 64 or 128 speeds up large products."""
+
+
+class LanguageAdapter(Block):
+    """Train small matrices beside frozen weights (LoRA)."""
+
+    type: Annotated[Literal["none", "lora", "rslora", "dora"], RESULT] = "none"
+    """`lora`; `rslora`, whose scale is alpha / sqrt(r); `dora`, which also learns magnitudes; `none` trains all."""
+
+    r: Annotated[int, RESULT, Field(ge=1, le=1024)] = 16
+    """Rank of the matrices."""
+
+    alpha: Annotated[float | None, RESULT, Field(gt=0, le=100_000)] = None
+    """Their weight is `alpha / r`; left out: `2 r`."""
+
+    dropout: Annotated[float, RESULT, Field(ge=0, lt=1)] = 0.0
+    """Share of their inputs dropped."""
+
+    target_modules: Annotated[Literal["auto"] | list[Annotated[str, Field(min_length=1, max_length=200)]], RESULT] = (
+        "auto"
+    )
+    """Names of the linear layers that get one; `auto` takes those that the registry knows for the family."""
+
+    modules_to_save: Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], RESULT] = []  # noqa: RUF012
+    """Modules that are trained whole beside it, for example `embed_tokens` and `lm_head`; new `tokens` add them by
+    themselves."""
+
+
+class Train(Block):
+    """The optimiser's run. Exactly one of `epochs` and `max_steps`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {"required": ["epochs"], "properties": {"epochs": {"type": "number"}}},
+                {"required": ["max_steps"], "properties": {"max_steps": {"type": "integer"}}},
+            ]
+        }
+    )
+
+    epochs: Annotated[float | None, RESULT, Field(gt=0, le=100_000, examples=[1])] = None
+    """Times that every document is learned."""
+
+    max_steps: Annotated[int | None, RESULT, Field(ge=1, le=100_000_000)] = None
+    """Steps of the optimiser, in place of epochs."""
+
+    learning_rate: Annotated[float | None, RESULT, Field(gt=0, le=1)] = None
+    """Highest learning rate; left out: 2e-4 for an adapter, 2e-5 for a whole model, 1e-3 for an `architecture`."""
+
+    schedule: Annotated[Literal["linear", "cosine", "constant"], RESULT] = "cosine"
+    """How the rate falls after the warm-up."""
+
+    warmup: Share = 0.03
+    """Share of the steps in which the rate rises."""
+
+    floor: Share = 0.1
+    """Share of the learning rate that it falls to."""
+
+    optimizer: Annotated[Literal["adamw", "adamw_8bit", "paged_adamw_8bit", "adafactor", "sgd"], RESULT] = "adamw"
+    """`adamw_8bit` and `paged_adamw_8bit` need a GPU and the package bitsandbytes; `adafactor` keeps little state."""
+
+    weight_decay: Annotated[float, RESULT, Field(ge=0, le=1)] = 0.0
+    """Decay of the weights; biases and norms have none."""
+
+    betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], RESULT, Field(min_length=2, max_length=2)] = [
+        0.9,
+        0.999,
+    ]  # noqa: RUF012
+    """Memory of AdamW's two averages."""
+
+    clip_norm: Annotated[float, RESULT, Field(gt=0, le=1000)] = 1.0
+    """Gradients longer than this are shortened to it."""
+
+    neftune_alpha: Annotated[float | None, RESULT, Field(gt=0, le=1000)] = None
+    """Noise on the embeddings while training (NEFTune); left out: none."""
+
+    seed: Annotated[int, RESULT, Field(ge=0, le=2**31 - 1)] = 0
+    """Seed of new weights, order and dropout."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Train:
+        if (self.epochs is None) == (self.max_steps is None):
+            raise PydanticCustomError("one_length", "give exactly one of epochs and max_steps")
+        return self
+
+
+class TrainingBatch(Block):
+    """What makes one step of the optimiser: `accumulate` forward passes of `rows` rows, in all processes together."""
+
+    seq_len: Annotated[int, RESULT, Field(ge=8, le=10_000_000)] = 2048
+    """Tokens of a packed row; without packing the longest document."""
+
+    rows: Annotated[int, RESULT, Field(ge=1, le=65536)] = 1
+    """Packed rows of one forward pass of one process; without packing documents."""
+
+    accumulate: Annotated[int, RESULT, Field(ge=1, le=65536)] = 8
+    """Forward passes whose gradients make one step, as one larger batch would; shared among the processes of
+    `compute.workers`, so it must be a multiple of them."""
+
+
+class Optimize(Block):
+    """What is done to train faster and in less memory. Each is `required`, `preferred` or `off`, see the ledger."""
+
+    attention: Annotated[Wanted, RESULT] = "preferred"
+    """The fastest attention kernel for each shape, documents of a packed row kept apart."""
+
+    kernels: Annotated[Wanted, RESULT] = "preferred"
+    """Fused norms, rotary positions, gated MLPs and experts; on CPUs, where they gain nothing, they are skipped."""
+
+    loss_chunking: Annotated[Wanted, RESULT] = "preferred"
+    """The head and its loss without whole logits, and at labelled positions alone."""
+
+    quantised_lora: Annotated[Wanted, RESULT] = "preferred"
+    """LoRA layers in one operation with their base, quantised or not."""
+
+    checkpointing: Annotated[Wanted | Literal["auto"], NEUTRAL] = "auto"
+    """Compute activations again instead of keeping them; `auto`: where the forecast says that they would not fit."""
+
+    offload: Annotated[bool, NEUTRAL] = False
+    """What checkpointing keeps waits in the memory of the host; for GPUs."""
+
+    probe: Annotated[bool, NEUTRAL] = True
+    """Check every patch on these weights and this device before the first step, and that packed documents do not see
+    each other."""
+
+
+class TrainingEvaluation(Block):
+    """When the model is measured, and when it is kept to go on from after a kill."""
+
+    every_steps: Annotated[int | None, RESULT, Field(ge=1, le=100_000_000)] = None
+    """Steps between two measurements on `data.validation`; left out: a tenth of all steps. The last is measured."""
+
+    save_every_steps: Annotated[int | None, NEUTRAL, Field(ge=1, le=100_000_000)] = None
+    """Steps between two checkpoints; left out: as `every_steps`."""
+
+    patience: Annotated[int | None, RESULT, Field(ge=1, le=10_000)] = None
+    """Stop after so many measurements without a lower loss; left out: never."""
+
+    best: Annotated[bool, RESULT] = True
+    """Publish the weights of the measurement with the lowest loss; otherwise, and without validation, the last."""
+
+    prompts: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=100_000)]], RESULT, Field(max_length=100)
+    ] = []  # noqa: RUF012
+    """Answered, greedily, at each measurement: `samples.jsonl` and the report show how the model learns."""
+
+    prompt_tokens: Annotated[int, RESULT, Field(ge=1, le=4096)] = 64
+    """Longest answer in tokens."""
+
+
+class Distribution(Block):
+    """How several processes (`compute.workers`) train one model. None of it changes what is computed but rounding."""
+
+    strategy: Annotated[Literal["auto", "ddp", "fsdp2", "zero2", "zero3"], NEUTRAL] = "auto"
+    """`ddp` keeps all in each process, `fsdp2` and `zero3` share weights, gradients and optimiser, `zero2` the latter
+    two; `auto` takes the plainest whose forecast fits and says why."""
+
+    offload: Annotated[Literal["none", "optimizer", "all"], NEUTRAL] = "none"
+    """What waits in the memory of the host: the optimiser's state, or parameters too (zero2, zero3, fsdp2)."""
+
+    deepspeed: Annotated[TextFile | None, FILE] = None
+    """A DeepSpeed configuration (JSON), in place of the generated one; its values win."""
+
+
+class TrainingGates(Block):
+    """Conditions that the artifact must meet to be published."""
+
+    max_validation_loss: Annotated[float | None, NEUTRAL, Field(gt=0, le=1000)] = None
+    """Highest loss on the validation data, in nats a token."""
+
+    max_validation_perplexity: Annotated[float | None, NEUTRAL, Field(ge=1, le=1e9)] = None
+    """Highest perplexity on the validation data."""
+
+    max_training_loss: Annotated[float | None, NEUTRAL, Field(gt=0, le=1000)] = None
+    """Highest mean loss of the last tenth of the steps."""
+
+
+class LlmTrain(Job):
+    """Train a language model on conversations or plain text."""
+
+    tasks: ClassVar = ("causal", "image-text")
+    code_version = 1
+
+    kind: Annotated[Literal["llm-train"], RESULT]
+    """What this spec is."""
+
+    model: Annotated[Model | None, BLOCK, Field(examples=["./model"])] = None
+    """The model to start from; exactly one of `model` and `architecture.type`."""
+
+    architecture: Annotated[LanguageArchitecture, BLOCK] = LanguageArchitecture()
+    """A model to train from random weights."""
+
+    tokens: Annotated[Tokens, BLOCK] = Tokens()
+    """Entries added to the vocabulary."""
+
+    method: Annotated[Literal["sft", "pretrain"], RESULT]
+    """`sft` learns to answer (conversations, prompts with completions), `pretrain` to continue plain text."""
+
+    data: Annotated[TrainingCorpora, BLOCK]
+    """What is learned and what is measured on."""
+
+    adapter: Annotated[LanguageAdapter, BLOCK] = LanguageAdapter()
+    """Train small matrices beside frozen weights."""
+
+    quantize: Annotated[Literal["none", "nf4", "int4", "int8", "fp8", "fp8_block"], RESULT] = "none"
+    """Format of the frozen weights under an adapter: `nf4` and `int4` need a quarter of the memory of bf16."""
+
+    packing: Annotated[Packing, BLOCK] = Packing()
+    """Several documents in one row, without padding."""
+
+    train: Annotated[Train, BLOCK]
+    """The optimiser's run."""
+
+    batch: Annotated[TrainingBatch, BLOCK] = TrainingBatch()
+    """What makes one step."""
+
+    precision: Annotated[Literal["auto", "fp32", "bf16", "fp16"], RESULT] = "auto"
+    """Number format of frozen weights and large products: `auto` is bf16 where the device computes in it natively,
+    otherwise fp32. What is trained is kept in fp32."""
+
+    optimize: Annotated[Optimize, BLOCK] = Optimize()
+    """What is done to train faster and in less memory."""
+
+    evaluation: Annotated[TrainingEvaluation, BLOCK] = TrainingEvaluation()
+    """When the model is measured."""
+
+    distribution: Annotated[Distribution, BLOCK] = Distribution()
+    """How several processes train one model."""
+
+    track: Annotated[list[Literal["tensorboard", "wandb", "mlflow", "trackio"]], NEUTRAL] = ["tensorboard"]  # noqa: RUF012
+    """Where curves are written beside the report; each but TensorBoard needs its package, and takes its settings from
+    the environment."""
+
+    gates: Annotated[TrainingGates, BLOCK] = TrainingGates()
+    """Conditions that the artifact must meet to be published."""
+
+    @model_validator(mode="after")
+    def _agrees(self) -> LlmTrain:
+        if (self.model is None) == (self.architecture.type == "none"):
+            raise PydanticCustomError("one_start", "give exactly one of model and architecture.type")
+        if self.model is None and self.adapter.type != "none":
+            raise PydanticCustomError("adapter", "an adapter goes beside a trained model, not an architecture")
+        if self.adapter.type == "none" and self.quantize != "none":
+            raise PydanticCustomError(
+                "quantize",
+                "quantised weights cannot be trained themselves: set adapter.type to lora, or quantize to none",
+            )
+        if self.batch.accumulate % self.compute.workers:
+            raise PydanticCustomError(
+                "accumulate",
+                "the forward passes of a step are shared among the processes: batch.accumulate must be a multiple of "
+                "compute.workers",
+            )
+        if self.data.streaming and self.train.max_steps is None:
+            raise PydanticCustomError("stream", "a stream has no known end: give train.max_steps, not epochs")
+        self._one_gpu_each()
+        return self
+
+    def _one_gpu_each(self) -> None:
+        gpus, workers = self.compute.gpus, self.compute.workers
+        if gpus > 1 or (workers > 1 and gpus not in {0, 1}):
+            raise PydanticCustomError(
+                "one_gpu",
+                "each training process takes one whole GPU: for n GPUs set compute.gpus to 1 and compute.workers to n",
+            )
+
+    def unfit(self, facts: Mapping[str, Any]) -> str | None:
+        """That it has no head, or weights that are quantised already and should all be trained."""
+        if not facts["head"]:
+            return "has no language-model head, which training needs"
+        if facts["quantised"] and self.adapter.type == "none":
+            return f"has weights quantised to {facts['quantised']!r}, which only an adapter can train: set adapter.type"
+        return None
