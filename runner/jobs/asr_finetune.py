@@ -14,7 +14,6 @@ from runner.asr.findings import Report
 from runner.asr.pieces import Source
 from runner.asr.precision import Precision
 from runner.asr.training import corpus, evaluation, outcome, session, spelling
-from runner.checkpoints import Checkpoints
 from runner.asr.training.corpus import Corpus
 from runner.asr.training.evaluation import Examiner, Judged
 from runner.asr.training.loop import Tell
@@ -22,6 +21,7 @@ from runner.asr.training.network import RATE, Architecture, Dropouts
 from runner.asr.training.recipe import Augmentation, Lora, Masks, Rate, Recipe
 from runner.asr.training.session import Learner
 from runner.asr.training.spelling import Spelling
+from runner.checkpoints import Checkpoints
 from runner.context import Context, Result
 from runner.schema.errors import JobError
 from runner.schema.fields import every

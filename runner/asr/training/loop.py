@@ -33,12 +33,12 @@ from transformers import (
 
 from runner import ranks
 from runner.asr.training import progress
-from runner.checkpoints import Checkpoints
 from runner.asr.training.dataset import ALL, OWN, Batch, Heard, Turns, loader
 from runner.asr.training.evaluation import Examiner
 from runner.asr.training.network import heard
 from runner.asr.training.recipe import Recipe
 from runner.asr.training.spelling import Spelling
+from runner.checkpoints import Checkpoints
 from runner.schema.errors import JobError
 
 WEIGHTS = "weights.safetensors"

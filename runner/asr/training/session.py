@@ -16,7 +16,6 @@ from runner.asr.features import Features
 from runner.asr.pieces import Source
 from runner.asr.training import loop, network, spelling
 from runner.asr.training.buckets import Schedule
-from runner.checkpoints import Checkpoints
 from runner.asr.training.convolutions import features_last
 from runner.asr.training.corpus import Corpus
 from runner.asr.training.dataset import Heard, Turns
@@ -25,6 +24,7 @@ from runner.asr.training.loop import Run, Tell
 from runner.asr.training.network import Architecture, Dropouts
 from runner.asr.training.recipe import Lora, Masks, Recipe
 from runner.asr.training.spelling import Spelling
+from runner.checkpoints import Checkpoints
 
 READERS = 8  # processes that read audio for a GPU
 
