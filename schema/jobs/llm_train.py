@@ -17,6 +17,7 @@ from runner.schema.packing import Packing
 from runner.schema.reference import checked_file
 
 Share = Annotated[float, RESULT, Field(ge=0, le=1)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 Wanted = Literal["required", "preferred", "off"]
 TextFile = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(checked_file)]
 
@@ -178,10 +179,7 @@ class Train(Block):
     weight_decay: Annotated[float, RESULT, Field(ge=0, le=1)] = 0.0
     """Decay of the weights; biases and norms have none."""
 
-    betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], RESULT, Field(min_length=2, max_length=2)] = [
-        0.9,
-        0.999,
-    ]  # noqa: RUF012
+    betas: Annotated[list[Beta], RESULT, Field(min_length=2, max_length=2)] = [0.9, 0.999]  # noqa: RUF012
     """Memory of AdamW's two averages."""
 
     clip_norm: Annotated[float, RESULT, Field(gt=0, le=1000)] = 1.0
