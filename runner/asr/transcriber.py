@@ -17,9 +17,9 @@ from runner.asr import audio, silence
 from runner.asr.ctc import Ctc
 from runner.asr.halving import Halving
 from runner.asr.pieces import Answer, Outcome, Piece, Setup, Timing
-from runner.asr.precision import choose
 from runner.asr.trouble import RecordingError
 from runner.asr.whisper.engine import Whisper
+from runner.precision import choose
 from runner.schema.errors import JobError
 
 Samples = NDArray[np.float32]

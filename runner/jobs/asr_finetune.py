@@ -8,11 +8,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
-from runner import ranks
-from runner.asr import lint, portuguese, precision, recordings, sweep
+from runner import precision, ranks
+from runner.asr import lint, portuguese, recordings, sweep
 from runner.asr.findings import Report
 from runner.asr.pieces import Source
-from runner.asr.precision import Precision
 from runner.asr.training import corpus, evaluation, outcome, session, spelling
 from runner.asr.training.corpus import Corpus
 from runner.asr.training.evaluation import Examiner, Judged
@@ -23,6 +22,7 @@ from runner.asr.training.session import Learner
 from runner.asr.training.spelling import Spelling
 from runner.checkpoints import Checkpoints
 from runner.context import Context, Result
+from runner.precision import Precision
 from runner.schema.errors import JobError
 from runner.schema.fields import every
 from runner.schema.jobs.asr_finetune import AsrFinetune

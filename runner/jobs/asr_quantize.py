@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runner.asr import portuguese, precision, recordings, sweep
+from runner import precision
+from runner.asr import portuguese, recordings, sweep
 from runner.asr.collector import Collector
 from runner.asr.pieces import Piece, Setup, Source
 from runner.asr.quantise import compare, report, stopwatch

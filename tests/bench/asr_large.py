@@ -231,7 +231,7 @@ def measure(folder: Path, args: argparse.Namespace, lengths: list[float]) -> dic
 
 def format_of(precision: str) -> str:
     """The number format that a precision asked for means on this CPU."""
-    from runner.asr.precision import choose
+    from runner.precision import choose
 
     return choose(precision, device="cpu").name  # type: ignore[arg-type]
 

@@ -15,8 +15,8 @@ import torch
 
 from runner.asr.acoustic import Acoustic, features_of, load_whole, settle_arithmetic
 from runner.asr.pieces import Piece, Source
-from runner.asr.precision import Wanted, choose
 from runner.asr.quantise.hearing import Samples, heard
+from runner.precision import Wanted, choose
 
 BASELINE = "plain transformers, the unquantised model in fp32, one recording at a time"
 

@@ -17,13 +17,13 @@ from runner.asr.ctc import Ctc
 from runner.asr.decode import Decoded
 from runner.asr.halving import Halving
 from runner.asr.pieces import Answer, Outcome, Piece, Setup, Timing
-from runner.asr.precision import choose
 from runner.asr.streaming.measure import Histogram, Measure, as_json
 from runner.asr.streaming.partial import Final, Partial
 from runner.asr.streaming.session import Session
 from runner.asr.streaming.settings import Settings
 from runner.asr.trouble import RecordingError
 from runner.asr.words import Word
+from runner.precision import choose
 from runner.schema.errors import JobError
 
 Fields = dict[str, Any]

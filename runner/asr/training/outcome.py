@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from runner.asr.precision import Precision
 from runner.asr.training.corpus import Corpus
 from runner.asr.training.evaluation import Judged
 from runner.asr.training.loop import Run
@@ -15,6 +14,7 @@ from runner.asr.training.progress import BLANKS
 from runner.asr.training.recipe import Lora
 from runner.asr.training.session import Learner
 from runner.context import LedgerLine, Plot, Table
+from runner.precision import Precision
 
 WORST = 20
 BEFORE = ("wer", "cer")  # figures of the base that are set beside the new ones

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from runner.asr import precision
-from runner.asr.precision import choose
+from runner import precision
+from runner.precision import choose
 from runner.schema.errors import JobError
 from tests.jobs.helpers import clips, manifest, transcribe
 
