@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from runner.schema.block import Block
 from runner.schema.marks import Mark
 from runner.schema.nodes import Part
+from runner.schema.one_or_more import ONE_OR_MORE
 from runner.schema.words import listing
 
 SHORT_FORM = "x-short-form"  # in a block's json_schema_extra: the field that a plain text stands for
@@ -37,6 +38,11 @@ class FieldView:
     def required(self) -> bool:
         """Whether a spec must give it."""
         return self.info.is_required()
+
+    @property
+    def single(self) -> bool:
+        """Whether a value by itself is a list of one."""
+        return ONE_OR_MORE in self.info.metadata
 
     @property
     def words(self) -> str:
@@ -120,6 +126,9 @@ def _words(shape: dict[str, Any], view: FieldView) -> str:
             words = "text" + _text_rule(shape, view)
         case "array":
             words = f"a list{_sizes(shape, 'minItems', 'maxItems', '')}, each {_words(shape.get('items', {}), view)}"
+            words += "; or one by itself" if view.single else ""
+        case "object" if "additionalProperties" in shape and view.inner is None:
+            words = f"a mapping from names to {_words(shape['additionalProperties'], view)}"
         case _:
             words = _block_words(view)
     return words

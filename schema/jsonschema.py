@@ -12,7 +12,7 @@ from typing import Any
 
 from runner.schema.block import Block
 from runner.schema.expand import ENVELOPE, NAME
-from runner.schema.fields import SHORT_FORM, every, fields
+from runner.schema.fields import SHORT_FORM, FieldView, every, fields
 from runner.schema.kinds import job_class, kinds
 
 Schema = dict[str, Any]
@@ -75,7 +75,7 @@ def _definition(block: type[Block], raw: Schema) -> Schema:
     short = raw.pop(SHORT_FORM, None)
     raw.pop("title", None)
     views = fields(block)
-    raw["properties"] = {name: _property(raw["properties"][name], views[name].sentence) for name in views}
+    raw["properties"] = {name: _property(raw["properties"][name], view) for name, view in views.items()}
     if "description" in raw:
         raw["markdownDescription"] = raw["description"]
     if short is None:
@@ -84,7 +84,7 @@ def _definition(block: type[Block], raw: Schema) -> Schema:
     return {"anyOf": [raw, plain]}
 
 
-def _property(raw: Schema, sentence: str) -> Schema:
+def _property(raw: Schema, view: FieldView) -> Schema:
     shape = {k: v for k, v in raw.items() if k not in ("title", "default", "examples")}
     # draft-07 ignores what stands beside a $ref
     result: Schema = {"allOf": [shape]} if "$ref" in shape else _with_references(shape)
@@ -92,7 +92,12 @@ def _property(raw: Schema, sentence: str) -> Schema:
         result["default"] = raw["default"]
     if "examples" in raw:
         result["examples"] = raw["examples"]
-    return _described(result, sentence)
+    if view.single:
+        result = {
+            **{k: v for k, v in result.items() if k in {"default", "examples"}},
+            "anyOf": [result, result["items"]],
+        }
+    return _described(result, view.sentence)
 
 
 def _with_references(shape: Schema) -> Schema:

@@ -85,6 +85,8 @@ def find(root: Node, parts: Sequence[Part]) -> Found:
         elif type(node) is Items and isinstance(part, int) and part < len(node.items):
             node = node.items[part]
             key = (node.line, node.column)
+        elif part == 0:  # one value where a list may stand
+            continue
         else:
             break
     return Found(node=node, place=(node.line, node.column), key=key)

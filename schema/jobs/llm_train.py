@@ -13,10 +13,12 @@ from runner.schema.corpus import Corpus
 from runner.schema.job import Job
 from runner.schema.marks import BLOCK, FILE, NEUTRAL, RESULT
 from runner.schema.model import Model
+from runner.schema.one_or_more import ONE_OR_MORE
 from runner.schema.packing import Packing
 from runner.schema.reference import checked_file
 
 Share = Annotated[float, RESULT, Field(ge=0, le=1)]
+Module = Annotated[str, Field(min_length=1, max_length=200)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Wanted = Literal["required", "preferred", "off"]
 TextFile = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(checked_file)]
@@ -25,10 +27,10 @@ TextFile = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(c
 class TrainingCorpora(Block):
     """What is learned and what is measured on."""
 
-    train: Annotated[list[Corpus], BLOCK, Field(min_length=1, max_length=1000, examples=["chat.jsonl"])]
+    train: Annotated[list[Corpus], BLOCK, ONE_OR_MORE, Field(min_length=1, max_length=1000, examples=["chat.jsonl"])]
     """What the model learns from: one corpus, or a list of them, which are mixed by their weights."""
 
-    validation: Annotated[list[Corpus], BLOCK, Field(max_length=1000)] = []  # noqa: RUF012 (pydantic copies it)
+    validation: Annotated[list[Corpus], BLOCK, ONE_OR_MORE, Field(max_length=1000)] = []  # noqa: RUF012 (pydantic copies it)
     """What is measured on, never learned from; left out: nothing is, but for `validation_share`."""
 
     validation_share: Annotated[float, RESULT, Field(ge=0, le=0.5)] = 0.0
@@ -47,16 +49,6 @@ class TrainingCorpora(Block):
 
     streaming: Annotated[bool, NEUTRAL] = False
     """Tokenise while training instead of once before: for corpora whose tokens do not fit on the disk."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _lists(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        return {
-            name: [one] if name in {"train", "validation"} and isinstance(one, str | dict) else one
-            for name, one in value.items()
-        }
 
     @model_validator(mode="after")
     def _one_validation(self) -> TrainingCorpora:
@@ -133,17 +125,15 @@ class LanguageAdapter(Block):
     dropout: Annotated[float, RESULT, Field(ge=0, lt=1)] = 0.0
     """Share of their inputs dropped."""
 
-    target_modules: Annotated[Literal["auto"] | list[Annotated[str, Field(min_length=1, max_length=200)]], RESULT] = (
-        "auto"
-    )
-    """Names of the linear layers that get one; `auto` takes those that the registry knows for the family."""
+    target_modules: Annotated[list[Module], RESULT, ONE_OR_MORE, Field(min_length=1)] = ["auto"]  # noqa: RUF012
+    """Names of the linear layers that get one; `auto` stands for those that the registry knows for the family."""
 
-    modules_to_save: Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], RESULT] = []  # noqa: RUF012
+    modules_to_save: Annotated[list[Module], RESULT] = []  # noqa: RUF012
     """Modules that are trained whole beside it, for example `embed_tokens` and `lm_head`; new `tokens` add them by
     themselves."""
 
 
-class Train(Block):
+class LanguageTrain(Block):
     """The optimiser's run. Exactly one of `epochs` and `max_steps`."""
 
     model_config = ConfigDict(
@@ -192,13 +182,13 @@ class Train(Block):
     """Seed of new weights, order and dropout."""
 
     @model_validator(mode="after")
-    def _one_length(self) -> Train:
+    def _one_length(self) -> LanguageTrain:
         if (self.epochs is None) == (self.max_steps is None):
             raise PydanticCustomError("one_length", "give exactly one of epochs and max_steps")
         return self
 
 
-class TrainingBatch(Block):
+class LanguageBatch(Block):
     """What makes one step of the optimiser: `accumulate` forward passes of `rows` rows, in all processes together."""
 
     seq_len: Annotated[int, RESULT, Field(ge=8, le=10_000_000)] = 2048
@@ -227,7 +217,7 @@ class Optimize(Block):
     quantised_lora: Annotated[Wanted, RESULT] = "preferred"
     """LoRA layers in one operation with their base, quantised or not."""
 
-    checkpointing: Annotated[Wanted | Literal["auto"], NEUTRAL] = "auto"
+    checkpointing: Annotated[Literal["auto", "required", "preferred", "off"], NEUTRAL] = "auto"
     """Compute activations again instead of keeping them; `auto`: where the forecast says that they would not fit."""
 
     offload: Annotated[bool, NEUTRAL] = False
@@ -238,7 +228,7 @@ class Optimize(Block):
     each other."""
 
 
-class TrainingEvaluation(Block):
+class LanguageEvaluation(Block):
     """When the model is measured, and when it is kept to go on from after a kill."""
 
     every_steps: Annotated[int | None, RESULT, Field(ge=1, le=100_000_000)] = None
@@ -276,7 +266,7 @@ class Distribution(Block):
     """A DeepSpeed configuration (JSON), in place of the generated one; its values win."""
 
 
-class TrainingGates(Block):
+class LanguageGates(Block):
     """Conditions that the artifact must meet to be published."""
 
     max_validation_loss: Annotated[float | None, NEUTRAL, Field(gt=0, le=1000)] = None
@@ -307,7 +297,7 @@ class LlmTrain(Job):
     tokens: Annotated[Tokens, BLOCK] = Tokens()
     """Entries added to the vocabulary."""
 
-    method: Annotated[Literal["sft", "pretrain"], RESULT]
+    method: Annotated[Literal["sft", "pretrain"], RESULT, Field(examples=["sft"])]
     """`sft` learns to answer (conversations, prompts with completions), `pretrain` to continue plain text."""
 
     data: Annotated[TrainingCorpora, BLOCK]
@@ -322,10 +312,10 @@ class LlmTrain(Job):
     packing: Annotated[Packing, BLOCK] = Packing()
     """Several documents in one row, without padding."""
 
-    train: Annotated[Train, BLOCK]
+    train: Annotated[LanguageTrain, BLOCK]
     """The optimiser's run."""
 
-    batch: Annotated[TrainingBatch, BLOCK] = TrainingBatch()
+    batch: Annotated[LanguageBatch, BLOCK] = LanguageBatch()
     """What makes one step."""
 
     precision: Annotated[Literal["auto", "fp32", "bf16", "fp16"], RESULT] = "auto"
@@ -335,7 +325,7 @@ class LlmTrain(Job):
     optimize: Annotated[Optimize, BLOCK] = Optimize()
     """What is done to train faster and in less memory."""
 
-    evaluation: Annotated[TrainingEvaluation, BLOCK] = TrainingEvaluation()
+    evaluation: Annotated[LanguageEvaluation, BLOCK] = LanguageEvaluation()
     """When the model is measured."""
 
     distribution: Annotated[Distribution, BLOCK] = Distribution()
@@ -345,7 +335,7 @@ class LlmTrain(Job):
     """Where curves are written beside the report; each but TensorBoard needs its package, and takes its settings from
     the environment."""
 
-    gates: Annotated[TrainingGates, BLOCK] = TrainingGates()
+    gates: Annotated[LanguageGates, BLOCK] = LanguageGates()
     """Conditions that the artifact must meet to be published."""
 
     @model_validator(mode="after")

@@ -68,8 +68,8 @@ def test_every_field_of_every_kind_can_be_explained(capsys: pytest.CaptureFixtur
         ),
         (
             "asr-transcrib",
-            "error: no kind is called 'asr-transcrib', there is asr-align, asr-embed, asr-finetune, asr-quantize "
-            "and asr-transcribe; did you mean 'asr-transcribe'?\n",
+            "error: no kind is called 'asr-transcrib', there is asr-align, asr-embed, asr-finetune, asr-quantize, "
+            "asr-transcribe and llm-train; did you mean 'asr-transcribe'?\n",
         ),
     ],
 )

@@ -10,7 +10,7 @@ from tests.schema.helpers import GOOD, fits, lines
 # fmt: off
 BROKEN: dict[str, tuple[str | bytes, str]] = {
     "no-kind": (GOOD.replace("kind: asr-transcribe\n", ""),
-        "1:1: kind: this field is required; kinds are ... asr-transcribe; add one, for example `kind: asr-transcribe`"),
+        "1:1: kind: this field is required; kinds are ... llm-train; add one, for example `kind: asr-transcribe`"),
     "kind-misspelled": (GOOD.replace("asr-transcribe", "asr-trancribe"),
         "1:7: kind: expected a kind; got the text 'asr-trancribe' ... did you mean 'asr-transcribe'?"),
     "kind-underscore": (GOOD.replace("asr-transcribe", "asr_transcribe"),
@@ -18,9 +18,9 @@ BROKEN: dict[str, tuple[str | bytes, str]] = {
     "kind-unknown": (GOOD.replace("asr-transcribe", "Deployment"),
         "1:7: kind: expected a kind; got the text 'Deployment' ... `runner explain` lists the kinds"),
     "kind-number": (GOOD.replace("asr-transcribe", "3"),
-        "1:7: kind: expected a kind; got 3; kinds are ... asr-transcribe; `runner explain` lists the kinds"),
+        "1:7: kind: expected a kind; got 3; kinds are ... llm-train; `runner explain` lists the kinds"),
     "kind-key-misspelled": (GOOD.replace("kind:", "knd:"),
-        "1:1: kind: this field is required; kinds are ... asr-transcribe; did you mean `kind` by 'knd'?"),
+        "1:1: kind: this field is required; kinds are ... llm-train; did you mean `kind` by 'knd'?"),
     "api-version": (GOOD + "apiVersion: runner/v2\n",
         "5:13: apiVersion: expected runner/v1; got the text 'runner/v2'; did you mean 'runner/v1'?"),
     "no-name": (GOOD.replace("name: a\n", ""),
