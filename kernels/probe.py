@@ -76,13 +76,13 @@ def probe(model: nn.Module, applied: Applied, batch: Batch) -> Probed:
 def contamination(model: Any, batch: Batch, *, documents: int = 3) -> None:
     """Hold packed rows to their documents: the gradient of one's loss by another's embeddings must be exactly 0.
 
-    `batch` has input_ids and labels [1, T], and position_ids [1, T] that begin at 0 in every document; and
-    use_cache=False, without which transformers does not look for documents. Tries so many of them, the first and the
-    last among them. Raises PatchError naming the documents, and where one's own gradient
-    is 0.
+    `batch` has input_ids and labels [1, T], and position_ids [1, T] or [axes, 1, T] that begin at 0 in every document;
+    and use_cache=False, without which transformers does not look for documents. Tries so many of them, the first and
+    the last among them. Raises PatchError naming the documents, and where one's own gradient is 0.
     """
-    starts = (batch["position_ids"][0] == 0).nonzero()[:, 0].tolist()
-    ends = [*starts[1:], batch["position_ids"].shape[1]]
+    length = batch["input_ids"].shape[1]
+    starts = (batch["position_ids"].reshape(-1, length)[0] == 0).nonzero()[:, 0].tolist()
+    ends = [*starts[1:], length]
     count = min(documents, len(starts))
     chosen = sorted({round(i * (len(starts) - 1) / max(count - 1, 1)) for i in range(count)})
     embedded = model.get_input_embeddings()(batch["input_ids"]).detach()

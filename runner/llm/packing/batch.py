@@ -15,8 +15,10 @@ MULTIPLE = 8  # padded rows are of multiples of this, which tensor cores want
 Coded = NDArray[np.int32]
 
 
-def packed(documents: Sequence[Coded]) -> Batch:
+def packed(documents: Sequence[Coded], *, position_axes: int = 1) -> Batch:
     """Documents one after the other in one row that does not see across them; see ``Step``.
+
+    `position_ids` are [1, T], or [axes, 1, T] for a model that counts along several (`form.position_axes`).
 
     There is no mask: with one, transformers takes no notice of positions that restart, and mixes the documents.
     """
@@ -27,11 +29,12 @@ def packed(documents: Sequence[Coded]) -> Batch:
     labels = np.where(coded < 0, IGNORED, coded)
     labels[edges[:-1]] = IGNORED
     places = np.arange(len(coded)) - np.repeat(edges[:-1], lengths)
+    positions = torch.from_numpy(places)[None]
     cuts = torch.from_numpy(edges.astype(np.int32))
     return {
         "input_ids": torch.from_numpy(np.where(coded < 0, ~coded, coded))[None],
         "labels": torch.from_numpy(labels)[None],
-        "position_ids": torch.from_numpy(places)[None],
+        "position_ids": positions if position_axes == 1 else positions.repeat(position_axes, 1, 1),
         "cu_seq_lens_q": cuts,
         "cu_seq_lens_k": cuts,
         "max_length_q": int(lengths.max()),

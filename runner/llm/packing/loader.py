@@ -49,6 +49,7 @@ class Loader:
     rank: int = 0
     size: int = 1
     hidden: int = 1024  # width of the model, which says what attention costs beside the rest
+    position_axes: int = 1  # see ``form``
 
     def __post_init__(self) -> None:
         assert (self.epochs is None) != (self.max_steps is None), "give epochs or max_steps"
@@ -143,7 +144,9 @@ class Loader:
             for row in rows
             for one in row
         ] or [batch.blank(pad_id=self.pad_id)]
-        return batch.packed(found) if self.packed else batch.padded(found, pad_id=self.pad_id)
+        if not self.packed:
+            return batch.padded(found, pad_id=self.pad_id)
+        return batch.packed(found, position_axes=self.position_axes)
 
     def _nothing(self) -> str:
         cut = self._pieces.cut
