@@ -65,8 +65,8 @@ class Checkpoints:
 
     def publish(self, written: Path, *, step: int, keep: set[int]) -> None:
         """Give the whole checkpoint ``written`` its name, then remove all but it and those of the steps ``keep``."""
-        for file in written.iterdir():
-            sync(file)
+        for inside in written.rglob("*"):  # folders, too: sharded states have some
+            sync(inside)
         sync(written)
         place = self.of(step)
         self._remove(place)  # of the same step: the attempt before was killed while it tidied up

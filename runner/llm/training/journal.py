@@ -1,0 +1,77 @@
+"""`training.jsonl` and `speed.jsonl`: one line a step, kept beside the checkpoints so that a run that goes on has all.
+
+Lines are appended as steps are done. A kill leaves lines of steps after the last checkpoint, maybe a torn one: they go
+when the run goes on, and come again.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from runner.checkpoints import sync
+
+TRAINING, SPEED = "training.jsonl", "speed.jsonl"
+Row = Mapping[str, Any]
+
+
+class Journal:
+    """Written by the first process of a team alone; without a folder nothing is written."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._paths = [] if folder is None else [folder / TRAINING, folder / SPEED]
+        self._files: list[Any] = []
+
+    def begin(self, step: int) -> list[dict[str, Any]]:
+        """Go on after ``step`` steps: drops what was written of later ones. The rows of `training.jsonl` until then."""
+        self.close()
+        for path in self._paths:
+            _cut(path, step)
+        self._files = [path.open("ab") for path in self._paths]
+        return list(rows(self._paths[0])) if self._paths else []
+
+    def add(self, training: Row, speed: Row) -> None:
+        """A step: figures that are the same wherever it is computed, and figures that are not."""
+        for file, row in zip(self._files, (training, speed), strict=False):
+            file.write(json.dumps(row).encode() + b"\n")
+
+    def sync(self) -> None:
+        """Bring it to the disk."""
+        for file, path in zip(self._files, self._paths, strict=False):
+            file.flush()
+            sync(path)
+
+    def close(self) -> None:
+        """Nothing more comes."""
+        for file in self._files:
+            file.close()
+        self._files = []
+
+    def copy(self, *, training: Path, speed: Path) -> None:
+        """Both files to where they are kept."""
+        self.sync()
+        for path, place in zip(self._paths, (training, speed), strict=False):
+            shutil.copyfile(path, place)
+
+
+def rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The whole lines of ``path``."""
+    with path.open("rb") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                yield json.loads(line)
+
+
+def _cut(path: Path, step: int) -> None:
+    path.touch()
+    size = 0
+    with path.open("rb") as file:
+        for line in file:
+            if not line.endswith(b"\n") or json.loads(line)["step"] > step:
+                break
+            size += len(line)
+    with path.open("r+b") as file:
+        file.truncate(size)

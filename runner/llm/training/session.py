@@ -1,0 +1,144 @@
+"""One run from the first step, or the last whole checkpoint, to the weights that are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+from transformers import TrainerState, set_seed
+
+from runner import ranks
+from runner.checkpoints import Checkpoints
+from runner.llm.packing.step import Steps
+from runner.llm.training import loop
+from runner.llm.training.arguments import arguments
+from runner.llm.training.journal import Journal
+from runner.llm.training.meter import Meter
+from runner.llm.training.pace import Pace
+from runner.llm.training.recipe import Recipe
+from runner.llm.training.stops import Stops
+from runner.llm.training.tell import Tell
+from runner.llm.training.watch import Watch
+
+STATE = "trainer_state.json"
+RANDOM = "rng_state*.pth"  # one for each process that wrote a checkpoint
+
+
+class Prepared(Protocol):
+    """What `runner.llm.model.begin.prepare` gives, as far as it is trained here."""
+
+    @property
+    def model(self) -> Any:
+        """On its device, patched, with its adapter."""
+        ...
+
+    @property
+    def flops_per_token(self) -> float | None:
+        """Of one forward and backward pass."""
+        ...
+
+
+class Strategy(Protocol):
+    """How several processes share one model; see `runner.llm.distribution`."""
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """Fields of transformers' TrainingArguments."""
+        ...
+
+    def full_state(self, trainer: loop.Trainer) -> dict[str, Tensor] | None:
+        """The whole trained weights in the first process; every process calls it. None: the model holds them."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """What a run left behind; the model holds its weights."""
+
+    history: list[dict[str, Any]]  # a row a measurement: step, loss, grad_norm, ..., validation_loss
+    best: int | None  # step whose weights the model holds, where that is not the last
+    steps: int  # taken
+    planned: int
+    stopped: bool  # before the last
+    why: str  # it ended
+    state: dict[str, Tensor] | None  # whole weights of a model that is shared among processes, in the first
+
+
+def train(
+    prepared: Prepared,
+    steps: Steps,
+    *,
+    recipe: Recipe,
+    checkpoints: Checkpoints,
+    tell: Tell,
+    device: str,
+    examiner: Any = None,
+    strategy: Strategy | None = None,
+    track: tuple[str, ...] = (),
+    track_folder: Path | None = None,
+) -> Done:
+    """Train in place, from the last checkpoint if there is one. Raises JobError (NaN, DataInvalid, Infeasible)."""
+    first = ranks.rank() == 0
+    journal = Journal(checkpoints.folder if first else None)
+    stops = Stops(fp16=recipe.precision == "fp16")
+    trainer = loop.Trainer(
+        prepared.model,
+        arguments(
+            recipe,
+            steps=steps.total,
+            device=device,
+            folder=checkpoints.writing,
+            more=strategy.arguments if strategy is not None else None,
+        ),
+        steps=steps,
+        recipe=recipe,
+        checkpoints=checkpoints,
+        pace=Pace(total=steps.total, recipe=recipe, tell=tell, measure=lambda _: {}),
+        watch=Watch(
+            total=steps.total,
+            journal=journal,
+            meter=Meter(flops_per_token=prepared.flops_per_token, peak=None, device=device),
+            stops=stops,
+            tell=tell,
+        ),
+    )
+    set_seed(recipe.seed + ranks.rank())  # each process drops others
+    last = checkpoints.last()
+    state = TrainerState() if last is None else TrainerState.load_from_json(str(last / STATE))
+    if last is not None:
+        tell.log(f"goes on after step {state.global_step} of {steps.total}{_otherwise(last)}")
+    stops.begin(journal.begin(state.global_step))
+    try:
+        trainer.train(resume_from_checkpoint=None if last is None else str(last))
+    finally:
+        journal.close()
+    return _done(trainer, checkpoints, strategy)
+
+
+def _done(trainer: loop.Trainer, checkpoints: Checkpoints, strategy: Strategy | None) -> Done:
+    state, pace = trainer.state, trainer.pace
+    best = pace.best(state)
+    if best is not None and best != state.global_step:
+        trainer.load(checkpoints.of(best))
+    whole = strategy.full_state(trainer) if strategy is not None else None
+    trainer.unwrap()
+    why = pace.why(state)
+    assert why is not None, "a run ends for a reason"
+    return Done(
+        history=[dict(row) for row in state.log_history],
+        best=best,
+        steps=state.global_step,
+        planned=trainer.steps.total,
+        stopped=state.global_step < trainer.steps.total,
+        why=why,
+        state=whole,
+    )
+
+
+def _otherwise(last: Path) -> str:
+    """What to say when the checkpoint ``last`` was written by another number of processes."""
+    before, now = len(list(last.glob(RANDOM))), ranks.size()
+    return "" if before == now else f" with {now} processes instead of {before}: the same steps with other dropout"

@@ -1,0 +1,95 @@
+"""Every step is written down, told, timed and held against what training should look like."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from runner.llm.packing.step import Step
+from runner.llm.training.journal import Journal
+from runner.llm.training.meter import Meter
+from runner.llm.training.stops import Stops
+from runner.llm.training.tell import Tell
+
+Row = dict[str, Any]
+TOLD_S = 0.1  # between two steps whose figures become events, at least: small models make a hundred steps a second
+
+
+class Watch:
+    """What is known of the step that was done last."""
+
+    def __init__(
+        self,
+        *,
+        total: int,
+        journal: Journal,
+        meter: Meter,
+        stops: Stops,
+        tell: Tell,
+        due: Callable[[int], bool] = lambda step: False,
+    ) -> None:
+        self._total = total
+        self._journal = journal
+        self._meter = meter
+        self._stops = stops
+        self._tell = tell
+        self._due = due
+        self._told = 0.0
+        self._step: Step | None = None
+        self._row: Row = {}
+        self._speed: Row = {}
+
+    def begin(self, step: Step) -> None:
+        """Before its first forward pass."""
+        self._step = step
+        self._meter.begin()
+
+    def end(self, number: int, *, loss: float, grad_norm: float, rate: float) -> None:
+        """After step ``number``, counted from 1. Raises JobError (NaN)."""
+        step = self._step
+        assert step is not None and number == step.number + 1, "a step ends that did not begin"
+        self._row = {
+            "step": number,
+            "loss": loss,
+            "grad_norm": grad_norm,
+            "learning_rate": rate,
+            "tokens": step.tokens,
+            "targets": step.targets,
+        }
+        self._speed = {"step": number, **self._meter.end(step)}
+        self._journal.add(self._row, self._speed)
+        self._say(number)
+        self._stops.check(number, loss=loss, grad_norm=grad_norm)
+
+    def row(self) -> Row:
+        """The last step's figures that are the same on every machine."""
+        return {name: value for name, value in self._row.items() if name != "step"}
+
+    def shown(self) -> Row:
+        """All figures of the last step."""
+        return {**self._row, **self._speed}
+
+    def sync(self) -> None:
+        """Bring what was written to the disk."""
+        self._journal.sync()
+
+    def _say(self, number: int) -> None:
+        left = self._meter.left_s(self._total - number)
+        unit = f"steps, loss {self._row['loss']:.3f}, {duration(left)} left" if left else "steps"
+        self._tell.progress(number, self._total, unit)
+        now = time.monotonic()
+        if now - self._told < TOLD_S and number < self._total:
+            return
+        self._told = now
+        for name, value in self.shown().items():
+            if name != "step" and value is not None:
+                self._tell.metric(name, value)
+
+
+def duration(seconds: float) -> str:
+    """In words: `45 s`, `12 min`, `3 h 20 min`."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
