@@ -1,0 +1,157 @@
+"""A corpus: files of rows, read as samples, a few at a time."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runner.llm.data.detect import FIRST, FORMATS, detect, why
+from runner.llm.data.readers import arrow, json_array, jsonl, parquet, plain, table
+from runner.llm.data.readers.row import Row, UnreadableError
+from runner.llm.data.readers.row import Rows as RowsOfFile
+from runner.llm.data.sample import BrokenSampleError, Sample
+from runner.llm.data.skipped import Skipped
+from runner.schema.errors import JobError
+
+READERS = {
+    ".jsonl": jsonl.records,
+    ".ndjson": jsonl.records,
+    ".json": json_array.records,
+    ".parquet": parquet.records,
+    ".csv": table.csv_records,
+    ".tsv": table.tsv_records,
+    ".txt": plain.records,
+}
+LOOKED_AT = (
+    1000  # rows, for the first that can be read: a file of another kind is not read to its end in search of them
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where a corpus is and how to read it."""
+
+    name: str  # as people wrote it, for messages
+    files: tuple[Path, ...]  # absolute, in order; a folder of `save_to_disk` is one
+    split: str = "train"  # of a folder that has several
+    format: str | None = None  # None: told by the columns
+    columns: Mapping[str, str]  # the format's own column names by those of the files
+    weight: float = 1.0
+
+
+class Rows:
+    """The rows of a corpus as samples."""
+
+    def __init__(self, source: Source, *, skipped: Skipped) -> None:
+        self.source = source
+        self._skipped = skipped
+        self._told = 0  # rows before this one were told to ``skipped``: none is counted twice
+        self._first_broken = ""
+        self._below = _common(source.files)
+        first = self._first()
+        self.format: str = source.format or detect(first, name=source.name)
+        self.why: str = why(self.format, first)
+        self._sample = FORMATS[self.format].sample
+
+    def samples(self, begin: int = 0) -> Iterator[tuple[int, Sample]]:
+        """(Number of the row in the corpus, sample) from row ``begin`` on, whatever lay before.
+
+        Broken rows go to ``skipped`` and have numbers too. Raises JobError where a file cannot be read, and, read from
+        its first row, where nothing is left.
+        """
+        kept = read = 0
+        for number, (place, row) in enumerate(self._rows(begin), start=begin):
+            read += 1
+            try:
+                if isinstance(row.record, str):
+                    raise BrokenSampleError(row.record)
+                found = self._sample(row.record, place=place)
+            except BrokenSampleError as error:
+                self._broken(number, place, str(error))
+                continue
+            kept += 1
+            yield number, found
+        if not kept and not begin:
+            raise self._none_left(f"none of its {read:,} rows can be used", self._first_broken)
+
+    def _broken(self, number: int, place: str, reason: str) -> None:
+        self._first_broken = self._first_broken or f"{place}: {reason}"
+        if number >= self._told:
+            self._skipped.add(place, reason)
+            self._told = number + 1
+
+    def _rows(self, begin: int) -> Iterator[tuple[str, Row]]:
+        """Rows of all files from number ``begin`` on, each with its place."""
+        for file in self.source.files:
+            begin -= yield from self._of_file(file, max(begin, 0))
+
+    def _of_file(self, file: Path, begin: int) -> Generator[tuple[str, Row], None, int]:
+        shown = os.path.relpath(file, self._below)
+        try:
+            reader = _reader(file)(_of_split(file, self.source.split), begin)
+            while True:
+                row = next(reader)
+                record = self._renamed(row.record) if isinstance(row.record, dict) else row.record
+                yield f"{shown}:{row.line}", Row(row.line, record)
+        except StopIteration as end:
+            return int(end.value)
+        except (UnreadableError, OSError) as error:
+            reason = (error.strerror or error) if isinstance(error, OSError) else error
+            raise JobError(f"{self.source.name}: {shown!r} cannot be read: {reason}", failure="DataInvalid") from error
+
+    def _renamed(self, record: dict[str, Any]) -> dict[str, Any]:
+        names = self.source.columns
+        return {names.get(name, name): value for name, value in record.items()} if names else record
+
+    def _first(self) -> list[dict[str, Any]]:
+        """The first rows that can be read."""
+        found: list[dict[str, Any]] = []
+        broken = ""
+        for place, row in itertools.islice(self._rows(0), LOOKED_AT):
+            if isinstance(row.record, str):
+                broken = broken or f"{place}: {row.record}"
+            else:
+                found.append(row.record)
+            if len(found) == FIRST:
+                break
+        if not found:
+            raise self._none_left("its first rows cannot be read" if broken else "it has no row", broken)
+        return found
+
+    def _none_left(self, what: str, first: str) -> JobError:
+        return JobError(
+            f"{self.source.name}: {what}" + (f"; the first: {first}" if first else ""), failure="DataInvalid"
+        )
+
+
+def _reader(file: Path) -> Callable[[Path, int], RowsOfFile]:
+    if file.is_dir():
+        return arrow.records
+    found = READERS.get(file.suffix.lower())
+    if found is None:
+        raise UnreadableError(f"unknown type {file.suffix!r}; known are {', '.join(READERS)}")
+    return found
+
+
+def _of_split(file: Path, split: str) -> Path:
+    """The folder of ``split`` in a folder that has several."""
+    if not (file / "dataset_dict.json").is_file():
+        return file
+    if not (file / split / "state.json").is_file():
+        names = sorted(found.parent.name for found in file.glob("*/state.json"))
+        raise UnreadableError(f"it has no split {split!r}; it has {', '.join(names)}")
+    return file / split
+
+
+def _common(files: Sequence[Path]) -> str:
+    """The folder that files are shown relative to."""
+    return os.path.commonpath([file.parent for file in files])
+
+
+def open(source: Source, *, skipped: Skipped) -> Rows:  # noqa: A001 (corpora.open)
+    """The rows of ``source``, its format known. Raises JobError, also where the format cannot be told."""
+    return Rows(source, skipped=skipped)
