@@ -1,0 +1,65 @@
+"""What a run asks of its model, and the model made ready for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from runner.context import LedgerLine
+from runner.kernels.checkpointing import Checkpointed
+from runner.kernels.ledger import Wanted
+from runner.kernels.patching import Applied
+from runner.precision import Precision
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapter:
+    """Small matrices beside frozen weights: LoRA (arXiv 2106.09685), rsLoRA (2312.03732), DoRA (2402.09353)."""
+
+    type: Literal["lora", "rslora", "dora"]
+    r: int
+    alpha: float | None = None  # None: 2 r
+    dropout: float = 0.0
+    target_modules: Literal["auto"] | tuple[str, ...] = "auto"
+    modules_to_save: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Base:
+    """What a model was trained from, for whoever loads the adapter: as the plan pinned it."""
+
+    ref: str  # "hf:owner/name@commit", "artifact:NAME@v3#path" or a folder as the spec wrote it
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A model that can be trained as it is; see ``begin.prepare``."""
+
+    model: Any  # of transformers, or a PeftModel around it; on its device, in training mode
+    tokenizer: Any  # with the tokens that were added
+    applied: Applied | None  # patches; None where nothing was asked for
+    lines: tuple[LedgerLine, ...]  # of what is no patch
+    checkpointed: Checkpointed | None
+    precision: Precision
+    quantize: str
+    adapter: Adapter | None
+    base: Base | None  # None: from random weights
+    grown: bool  # whether the vocabulary has more rows than the base
+    config: Any  # of the model, as a plain transformers would save it
+    parameters: int
+    trainable: int
+    flops_per_token: float  # of forward and backward, for MFU: products with weights, without attention's scores
+    forecast: Mapping[str, Any]
+    packed: bool  # whether documents may share a row
+    packing: Wanted
+    packing_why: str
+    device: str = "cpu"
+    optimize: Mapping[str, Wanted] = field(default_factory=dict)
+
+    @property
+    def ledger(self) -> list[LedgerLine]:
+        """All lines as a report wants them; patches as the probe left them."""
+        patches = [] if self.applied is None else self.applied.ledger.lines
+        return [*self.lines, *(LedgerLine(**line.fields()) for line in patches)]
