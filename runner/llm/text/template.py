@@ -1,0 +1,159 @@
+"""Which chat template a conversation goes through, and how what the assistant writes in it is found."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from transformers import PreTrainedTokenizerBase
+
+from runner.llm.data.sample import BrokenSampleError
+from runner.llm.text import spans
+from runner.llm.text.messages import plain
+from runner.llm.text.render import Message, Rendered, check, marked, render
+from runner.llm.text.shipped import of_family, shipped
+from runner.schema.errors import JobError
+
+ASK = {"role": "user", "content": "Ping?"}
+REPLY = {"role": "assistant", "content": "Pong."}
+SYSTEM = {"role": "system", "content": "Be brief."}
+# A twin of ours must write what the template writes in all of these that the template takes
+PROBES: tuple[list[Message], ...] = ([ASK, REPLY], [ASK, REPLY, ASK, REPLY], [SYSTEM, ASK, REPLY])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Template:
+    """A chosen template. ``text`` is saved with the model; the rest is how samples go through it."""
+
+    text: str
+    origin: str  # in words: "the tokenizer's own"
+    way: Literal["marks", "twin", "prompts"]  # how spans are found: see ``spans``
+    tools: str | None = None  # the template for conversations with tools, where the tokenizer has two
+    twin: str | None = None  # name of the template of ours that writes the same text, with marks
+    parts: bool = False  # whether it takes content in parts
+    stops: tuple[str, ...] = ()  # what ends a reply
+    special: Mapping[str, str]  # the tokenizer's named tokens
+
+    @property
+    def why(self) -> str:
+        """Where it comes from and how replies are found, for the log."""
+        how = {
+            "marks": "its own generation marks say what is learned",
+            "twin": f"it writes what our marked {self.twin!r} writes, whose marks say what is learned",
+            "prompts": "what follows its own generation prompts is learned",
+        }
+        return f"chat template: {self.origin}; {how[self.way]}"
+
+    def write(
+        self, messages: list[Message], tools: list[dict[str, Any]] | None, *, replies: bool = True
+    ) -> list[Rendered]:
+        """The texts that a conversation makes, most often one; see ``spans.found``. Without ``replies`` one, in which
+        nothing is looked for. Raises BrokenSampleError with a reason."""
+        made = plain(messages, parts=self.parts)
+        text = self.tools if tools and self.tools else self.text
+        if not replies:
+            return [Rendered(text=render(text, made, tools, special=self.special).text)]
+        twin = shipped()[self.twin] if self.twin else None
+        return spans.found(text, made, tools, special=self.special, twin=twin, stops=self.stops)
+
+
+def choose(
+    tokenizer: PreTrainedTokenizerBase, *, given: str | None, family: str, model: Path | None = None
+) -> Template:
+    """The template of ``given`` (its text), else the tokenizer's own, else what lies beside ``model`` for a processor,
+    else ours for the family.
+
+    Replies are found by its generation marks; without any, by those of a twin of ours that writes the same; else by
+    its generation prompts. Raises JobError where there is no template, or one that is broken.
+    """
+    text, with_tools, origin = _text(tokenizer, given=given, family=family, model=model)
+    for one in filter(None, (text, with_tools)):
+        check(one, origin=origin)
+    special: dict[str, str] = dict(tokenizer.special_tokens_map)
+    twin = None if marked(text) else _twin(text, special, family=family)
+    return Template(
+        text=text,
+        tools=with_tools,
+        origin=origin,
+        way="marks" if marked(text) else "twin" if twin else "prompts",
+        twin=twin,
+        parts=_takes_parts(text, special),
+        stops=_stops(tokenizer, model),
+        special=special,
+    )
+
+
+def _text(
+    tokenizer: PreTrainedTokenizerBase, *, given: str | None, family: str, model: Path | None
+) -> tuple[str, str | None, str]:
+    if given is not None:
+        return given, None, "data.template of the spec"
+    own = tokenizer.chat_template
+    if isinstance(own, dict) and own:
+        first = own.get("default") or next(iter(own.values()))
+        return first, own.get("tool_use"), "the tokenizer's own"
+    if own:
+        return own, None, "the tokenizer's own"
+    if (beside := _processors(model)) is not None:
+        return beside, None, "the processor's own"
+    if (name := of_family(family)) is not None:
+        return shipped()[name], None, f"ours for the family {family!r}, {name!r}, since the tokenizer has none"
+    raise JobError(
+        f"the tokenizer has no chat template, and there is none for the family {family!r}: "
+        f"set data.template to a file with one, for example ChatML",
+        failure="ModelInvalid",
+    )
+
+
+def _processors(model: Path | None) -> str | None:
+    """What processors of models that see keep beside them."""
+    path = model / "chat_template.json" if model is not None else None
+    if path is None or not path.is_file():
+        return None
+    try:
+        text = json.loads(path.read_text(encoding="utf-8"))["chat_template"]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise JobError(f"{path.name} of the model holds no chat template: {error}", failure="ModelInvalid") from None
+    return str(text)
+
+
+def _stops(tokenizer: PreTrainedTokenizerBase, model: Path | None) -> tuple[str, ...]:
+    """Tokens that end a reply: the tokenizer's end, and those that generation stops at."""
+    ids = [tokenizer.eos_token_id]
+    path = model / "generation_config.json" if model is not None else None
+    if path is not None and path.is_file():
+        try:
+            also = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
+        except (OSError, ValueError, AttributeError) as error:
+            raise JobError(f"{path.name} of the model cannot be read: {error}", failure="ModelInvalid") from None
+        ids += also if isinstance(also, list) else [also]
+    return tuple(str(tokenizer.convert_ids_to_tokens(one)) for one in dict.fromkeys(ids) if isinstance(one, int))
+
+
+def _twin(text: str, special: Mapping[str, str], *, family: str) -> str | None:
+    """The template of ours that writes the same, if there is one; that of the family is tried first."""
+    wanted = {number: said for number, probe in enumerate(PROBES) if (said := _said(text, probe, special)) is not None}
+    if not wanted:
+        return None
+    first = of_family(family)
+    for name in sorted(shipped(), key=lambda name: name != first):
+        if all(_said(shipped()[name], PROBES[number], special) == said for number, said in wanted.items()):
+            return name
+    return None
+
+
+def _said(text: str, messages: list[Message], special: Mapping[str, str]) -> str | None:
+    try:
+        return render(text, messages, special=special).text
+    except BrokenSampleError:
+        return None
+
+
+def _takes_parts(text: str, special: Mapping[str, str]) -> bool:
+    """Whether content in parts is written as the same content in one text is; others would write a list in Python."""
+    parts = [{**message, "content": [{"type": "text", "text": message["content"]}]} for message in PROBES[0]]
+    said = _said(text, parts, special)
+    return said is not None and said == _said(text, PROBES[0], special)
