@@ -56,12 +56,19 @@ def prepare(
     had or does not fit into memory.
     """
     dtype = torch.float32 if adapter is None else precision.dtype
-    model = load.load(folder, family=family, dtype=dtype, trust_remote_code=trust_remote_code)
+    model = load.load(
+        folder,
+        family=family,
+        dtype=dtype,
+        quantize=quantize,
+        quantised=facts["quantised"],
+        device=device,
+        trust_remote_code=trust_remote_code,
+    )
     growth = vocabulary.grow(model, tokenizer, add=add_tokens, multiple=multiple)
     if growth.added or growth.resized:
         say(_of_growth(growth))
     plain = _plain_config(model, precision)
-    model.to(device)
     if adapter is None:
         _freeze_images(model, precision.dtype)
     else:

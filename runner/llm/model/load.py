@@ -10,17 +10,35 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, FineGrainedFP8Config, Mxfp4Config
 from transformers.utils import logging
 
+from runner.llm.model.quantising import RunnerConfig
 from runner.registry.family import Family
 from runner.schema.errors import JobError
 
+UNPACKED: Mapping[str | None, type[Any]] = {"mxfp4": Mxfp4Config, "fp8": FineGrainedFP8Config}
 UNLOADABLE = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError, SafetensorError)
 
 
-def load(folder: Path, *, family: Family, dtype: torch.dtype, trust_remote_code: bool) -> Any:
-    """The model with its head on the CPU, weights in ``dtype``. Raises JobError where weights lack or do not fit."""
+def load(
+    folder: Path,
+    *,
+    family: Family,
+    dtype: torch.dtype,
+    quantize: str = "none",
+    quantised: str | None = None,
+    device: str = "cpu",
+    trust_remote_code: bool = False,
+) -> Any:
+    """The model with its head on ``device``, weights in ``dtype``, linear layers in the format ``quantize``.
+
+    ``quantised`` is how the checkpoint itself is packed; MXFP4 and FP8 become ``dtype``. Raises JobError where weights
+    lack or do not fit.
+    """
+    how = _how(quantize, quantised)
+    if device != "cpu":
+        how["device_map"] = {"": device}
     auto = AutoModelForImageTextToText if family.task == "image-text" else AutoModelForCausalLM
     try:
         with quiet():
@@ -30,6 +48,7 @@ def load(folder: Path, *, family: Family, dtype: torch.dtype, trust_remote_code:
                 local_files_only=True,
                 trust_remote_code=trust_remote_code,
                 output_loading_info=True,
+                **how,
             )
     except UNLOADABLE as error:
         said = " ".join(str(error).split())[:300] or type(error).__name__
@@ -37,7 +56,22 @@ def load(folder: Path, *, family: Family, dtype: torch.dtype, trust_remote_code:
             f"the model cannot be loaded: {said}; download or save it again", failure="ModelInvalid"
         ) from error
     must_be_whole(model, found)
+    if quantize != "none":
+        model.hf_quantizer.remove_quantization_config(model)
+    vars(model).pop("hf_device_map", None)  # one device: nothing is to be dispatched
     return model
+
+
+def _how(quantize: str, quantised: str | None) -> dict[str, Any]:
+    if quantised is not None and quantize != "none":
+        raise JobError(
+            f"the weights are quantised to {quantised!r} already and cannot be rounded to {quantize!r} again: set "
+            "quantize: none, or give a checkpoint in bf16",
+            failure="Infeasible",
+        )
+    if quantize != "none":
+        return {"quantization_config": RunnerConfig(format=quantize)}
+    return {"quantization_config": UNPACKED[quantised](dequantize=True)} if quantised in UNPACKED else {}
 
 
 def must_be_whole(model: Any, found: Mapping[str, Any]) -> None:
