@@ -90,6 +90,7 @@ def test_every_kind_of_file_gives_the_same_samples_from_any_row_on(
     found = list(rows.samples())
     assert [number for number, _ in found] == list(range(700))
     assert [(one.prompt, one.completion) for _, one in found] == [tuple(row.values()) for row in RECORDS]  # type: ignore[union-attr]
+    assert 600 <= rows.about() <= 700
     for begin in (1, 255, 256, 300, 301, 699, 700, 900):
         assert list(rows.samples(begin)) == found[begin:]
 
@@ -272,6 +273,11 @@ def test_columns_of_arrow_lose_the_keys_of_other_rows(tmp_path: Path) -> None:
     assert isinstance(first, Chat) and isinstance(second, Chat)
     assert first.messages == chats[0]
     assert second.messages[1]["tool_calls"][0]["function"] == {"name": "add", "arguments": {"a": 1}}
+
+
+def test_how_many_rows_there_are_is_told_from_the_first_ones(tmp_path: Path) -> None:
+    path = lines(tmp_path / "a.jsonl", *({"text": "word " * (n % 90)} for n in range(20_000)))
+    assert abs(opened(path)[0].about() / 20_000 - 1) < 0.2
 
 
 def test_a_corpus_is_never_held_in_memory(tmp_path: Path) -> None:

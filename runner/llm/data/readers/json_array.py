@@ -44,6 +44,7 @@ class _Text:
         self._text = ""
         self._at = 0
         self._ended = False
+        self._found: Any = None  # the last element
 
     def next(self) -> str:
         """The next character that is no white space, "" at the end; it stays."""
@@ -68,26 +69,29 @@ class _Text:
         """The next element, and whether it has escapes."""
         size = PIECE
         self.next()
-        while True:
-            try:
-                found, end = self._json.raw_decode(self._text, self._at)
-            except json.JSONDecodeError as error:
-                open_string = error.msg.startswith("Unterminated string")
-                if self._ended or not (open_string or error.pos >= len(self._text) - NEAR_END):
-                    raise UnreadableError(f"element {number} is not JSON: {error.msg}{WAY_OUT}") from None
-            except (RecursionError, ValueError):
-                raise UnreadableError(
-                    f"element {number} is nested too deep, or has a number too long{WAY_OUT}"
-                ) from None
-            else:
-                if end < len(self._text) or self._ended:
-                    escaped = "\\u" in self._text[self._at : end]
-                    self._at = end
-                    return found, escaped
+        while (end := self._end(number)) is None:
             if len(self._text) - self._at > MAX_BYTES:
-                raise UnreadableError(f"element {number} has more than {MAX_BYTES >> 20} MiB{WAY_OUT}")
+                break
             self._more(size)
             size *= 2  # so that a long element is not tried again for each piece of it
+        if end is None or end - self._at > MAX_BYTES:
+            raise UnreadableError(f"element {number} has more than {MAX_BYTES >> 20} MiB{WAY_OUT}")
+        escaped = "\\u" in self._text[self._at : end]
+        self._at = end
+        return self._found, escaped
+
+    def _end(self, number: int) -> int | None:
+        """Where the element ends that begins here; None where more of the file may be needed to tell."""
+        try:
+            self._found, end = self._json.raw_decode(self._text, self._at)
+        except json.JSONDecodeError as error:
+            open_string = error.msg.startswith("Unterminated string")
+            if self._ended or not (open_string or error.pos >= len(self._text) - NEAR_END):
+                raise UnreadableError(f"element {number} is not JSON: {error.msg}{WAY_OUT}") from None
+            return None
+        except (RecursionError, ValueError):
+            raise UnreadableError(f"element {number} is nested too deep, or has a number too long{WAY_OUT}") from None
+        return end if end < len(self._text) or self._ended else None
 
     def _more(self, size: int) -> None:
         piece = self._file.read(size)
