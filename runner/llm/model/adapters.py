@@ -53,7 +53,11 @@ def add(
     )
     with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []), quiet():
         torch.manual_seed(seed)
-        made = get_peft_model(model, registered(config))
+        try:
+            made = get_peft_model(model, registered(config))
+        except ValueError as error:  # such as one of the projections that experts hold as one stack
+            said = " ".join(str(error).split()).rstrip(".")
+            raise JobError(f"PEFT cannot make the adapter: {said}; change adapter", failure="ModelInvalid") from error
     config.base_model_name_or_path = named.get("id")  # PEFT puts the folder here, which is this machine's own
     for parameter in made.parameters():
         if parameter.requires_grad:

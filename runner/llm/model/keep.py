@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +49,9 @@ def _adapter(prepared: Prepared, folder: Path, state: Mapping[str, Tensor]) -> N
     with quiet():
         # PEFT would ask a hub for the base's vocabulary; new rows are in modules_to_save, which it keeps anyway
         found = get_peft_model_state_dict(model, state_dict=dict(state), save_embedding_layers=False)
-    kept = {name: one.detach().cpu().contiguous() for name, one in found.items()}
-    narrow = {name: one for name, one in kept.items() if not _of_lora(name)}
-    kept |= cast(narrow, prepared.precision.dtype)
+    kept = cast(found, prepared.precision.dtype, but=_of_lora)
+    # a head that is tied is there twice, as PEFT keeps it and asks for it when it loads
+    kept = {name: one.clone() for name, one in kept.items()}
     save_file(kept, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config = model.peft_config["default"].to_dict()
     config |= {key: sorted(value) for key, value in config.items() if isinstance(value, set)}
@@ -60,14 +60,20 @@ def _adapter(prepared: Prepared, folder: Path, state: Mapping[str, Tensor]) -> N
     _json(folder / BASE, _about(prepared))
 
 
-def cast(state: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    """``state`` with floating tensors in ``dtype``, on the CPU; tensors that share memory go on sharing it."""
+def cast(
+    state: Mapping[str, Tensor], dtype: torch.dtype, *, but: Callable[[str], bool] = lambda _: False
+) -> dict[str, Tensor]:
+    """``state`` with floating tensors in ``dtype``, on the CPU; tensors that share memory go on sharing it.
+
+    Those whose names are ``but`` keep their own.
+    """
     seen: dict[tuple[int, torch.Size], Tensor] = {}
     made: dict[str, Tensor] = {}
     for name, one in state.items():
         key = (one.data_ptr(), one.shape)
         if key not in seen:
-            seen[key] = one.detach().to("cpu", dtype if one.is_floating_point() else one.dtype)
+            kind = one.dtype if but(name) or not one.is_floating_point() else dtype
+            seen[key] = one.detach().to("cpu", kind).contiguous()
         made[name] = seen[key]
     return made
 
