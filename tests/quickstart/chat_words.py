@@ -40,9 +40,7 @@ PURCHASES = {
         "Em {where}, {who} comprou {many} {what}.",
         "Foi em {where} que {who} encontrou {many} {what}.",
         "{who} foi a {where} e trouxe {many} {what}.",
-        "Trouxe {many} {what} de {where} quem? {who}.",
         "Anota: {many} {what} para {who}, entrega em {where}.",
-        "Preciso de {many} {what} em {where}. Obrigado, {who}",
     ),
     "en": (
         "{who} bought {many} {what} in {where}.",
@@ -50,9 +48,7 @@ PURCHASES = {
         "In {where}, {who} bought {many} {what}.",
         "It was in {where} that {who} found {many} {what}.",
         "{who} went to {where} and brought back {many} {what}.",
-        "Who brought {many} {what} from {where}? {who}.",
         "Take a note: {many} {what} for {who}, to be sent to {where}.",
-        "I need {many} {what} in {where}. Thank you, {who}",
     ),
 }
 
