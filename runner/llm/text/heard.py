@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from runner.llm.data.sample import BrokenSampleError
-from runner.llm.text.messages import plain
 from runner.llm.text.render import Message, render
 from runner.llm.text.template import Template
 
@@ -25,8 +24,8 @@ class Heard:
         new = {key: at for key, at in new.items() if key not in self._seen}
         if not new:
             return
-        made = plain(messages, parts=False)
-        text = template.tools if tools and template.tools else template.text
+        made = template.plain(messages)
+        text = template.of(tools)
         whole = render(text, made, tools, special=template.special).text
         for key, at in new.items():
             changed, given = _without(key[0], made, at), None if key[0] == "tools" else tools
@@ -66,4 +65,4 @@ def _left_out(key: Key, at: int) -> str:
     what = {"tools": "the tools", "tool_calls": f"the tool_calls of message {at + 1}"}.get(
         key[0], f"message {at + 1}, of {key[0]}"
     )
-    return f"the chat template leaves out {what}: give data.template with one that writes them, or remove them"
+    return f"the chat template leaves out: {what}; give data.template with one that writes that, or remove it"

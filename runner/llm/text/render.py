@@ -58,6 +58,8 @@ def render(
 
 def check(template: str, *, origin: str) -> None:
     """Raises JobError where the template is no Jinja."""
+    if not template.strip():
+        raise JobError(f"the chat template ({origin}) is empty", failure="DataInvalid")
     try:
         render_jinja_template(conversations=[[{"role": "user", "content": ""}]], chat_template=template)
     except jinja2.TemplateSyntaxError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -20,9 +20,9 @@ FAMILIES: Mapping[str, str] = {
     "llama": "llama3",
     "mistral": "mistral",
     "mixtral": "mistral",
-    "qwen2": "chatml",
-    "qwen2-vl": "chatml",
-    "qwen2-5-vl": "chatml",
+    "qwen2": "qwen2_5",
+    "qwen2-vl": "qwen2_5",
+    "qwen2-5-vl": "qwen2_5",
     "qwen3": "qwen3",
     "qwen3-moe": "qwen3",
     "gemma": "gemma",
@@ -32,9 +32,19 @@ FAMILIES: Mapping[str, str] = {
     "phi3": "phi3",
     "smollm3": "chatml",
 }
+# Tokens without which a format would fall to pieces: a model of the family may have been made without them
+NEEDS: Mapping[str, tuple[str, ...]] = {
+    "chatml": ("<|im_start|>", "<|im_end|>"),
+    "gemma": ("<start_of_turn>", "<end_of_turn>"),
+    "llama3": ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
+    "mistral": (),
+    "phi3": ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>"),
+    "qwen2_5": ("<|im_start|>", "<|im_end|>"),
+    "qwen3": ("<|im_start|>", "<|im_end|>"),
+}
 
 
-def of_family(family: str) -> str | None:
-    """Name of the template that models of a family are taught with; None where we have none."""
+def of_family(family: str, vocabulary: Collection[str]) -> str | None:
+    """Name of the template that models of a family are taught with, where ``vocabulary`` has its tokens."""
     name = FAMILIES.get(family)
-    return name if name in shipped() else None
+    return name if name is not None and all(token in vocabulary for token in NEEDS[name]) else None

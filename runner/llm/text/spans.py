@@ -81,7 +81,7 @@ def _by_prompts(
 def _torn(prompt: str, until: str, number: int) -> str:
     same = next((at for at, (a, b) in enumerate(zip(prompt, until, strict=False)) if a != b), len(until))
     return (
-        f"message {number}: the chat template writes the reply otherwise than its prompt begins it: "
+        f"torn reply: the chat template writes message {number} otherwise than the prompt for it begins: "
         f"{prompt[same : same + 40]!r} in the prompt, {until[same : same + 40]!r} with the reply; "
         f"give data.template with {{% generation %}} marks around what is learned"
     )

@@ -12,9 +12,9 @@ from transformers import PreTrainedTokenizerBase
 
 from runner.llm.data.sample import BrokenSampleError
 from runner.llm.text import spans
-from runner.llm.text.messages import plain
 from runner.llm.text.render import Message, Rendered, check, marked, render
-from runner.llm.text.shipped import of_family, shipped
+from runner.llm.text.shipped import FAMILIES, of_family, shipped
+from runner.registry.recognise import families
 from runner.schema.errors import JobError
 
 ASK = {"role": "user", "content": "Ping?"}
@@ -33,7 +33,6 @@ class Template:
     way: Literal["marks", "twin", "prompts"]  # how spans are found: see ``spans``
     tools: str | None = None  # the template for conversations with tools, where the tokenizer has two
     twin: str | None = None  # name of the template of ours that writes the same text, with marks
-    parts: bool = False  # whether it takes content in parts
     stops: tuple[str, ...] = ()  # what ends a reply
     special: Mapping[str, str]  # the tokenizer's named tokens
 
@@ -52,27 +51,46 @@ class Template:
     ) -> list[Rendered]:
         """The texts that a conversation makes, most often one; see ``spans.found``. Without ``replies`` one, in which
         nothing is looked for. Raises BrokenSampleError with a reason."""
-        made = plain(messages, parts=self.parts)
-        text = self.tools if tools and self.tools else self.text
+        text, made = self.of(tools), self.plain(messages)
         if not replies:
             return [Rendered(text=render(text, made, tools, special=self.special).text)]
         twin = shipped()[self.twin] if self.twin else None
         return spans.found(text, made, tools, special=self.special, twin=twin, stops=self.stops)
 
+    def ask(self, prompt: str) -> str:
+        """The text after which the assistant answers ``prompt``. Raises JobError where the template refuses it."""
+        try:
+            asked = [{"role": "user", "content": prompt}]
+            return render(self.text, asked, special=self.special, prompt=True).text
+        except BrokenSampleError as error:
+            raise JobError(f"evaluation.prompts: {prompt[:60]!r}: {error}", failure="DataInvalid") from None
+
+    def of(self, tools: list[dict[str, Any]] | None) -> str:
+        """The template for a conversation with these tools."""
+        return self.tools if tools and self.tools else self.text
+
+    def plain(self, messages: list[Message]) -> list[Message]:
+        """The messages with "" for content that is None, as beside calls of tools: many templates write "None"."""
+        return [message if message.get("content") is not None else message | {"content": ""} for message in messages]
+
 
 def choose(
     tokenizer: PreTrainedTokenizerBase, *, given: str | None, family: str, model: Path | None = None
-) -> Template:
+) -> Template | None:
     """The template of ``given`` (its text), else the tokenizer's own, else what lies beside ``model`` for a processor,
-    else ours for the family.
+    else ours for the family; None where there is none of these, which only conversations need.
 
     Replies are found by its generation marks; without any, by those of a twin of ours that writes the same; else by
-    its generation prompts. Raises JobError where there is no template, or one that is broken.
+    its generation prompts. Raises JobError where it is broken.
     """
-    text, with_tools, origin = _text(tokenizer, given=given, family=family, model=model)
+    found = _text(tokenizer, given=given, family=family, model=model)
+    if found is None:
+        return None
+    text, with_tools, origin = found
+    special: dict[str, str] = dict(tokenizer.special_tokens_map)
     for one in filter(None, (text, with_tools)):
         check(one, origin=origin)
-    special: dict[str, str] = dict(tokenizer.special_tokens_map)
+        _check_marks(one, special, origin=origin)
     twin = None if marked(text) else _twin(text, special, family=family)
     return Template(
         text=text,
@@ -80,32 +98,32 @@ def choose(
         origin=origin,
         way="marks" if marked(text) else "twin" if twin else "prompts",
         twin=twin,
-        parts=_takes_parts(text, special),
-        stops=_stops(tokenizer, model),
+        stops=_stops(tokenizer, family=family, model=model),
         special=special,
     )
 
 
 def _text(
     tokenizer: PreTrainedTokenizerBase, *, given: str | None, family: str, model: Path | None
-) -> tuple[str, str | None, str]:
+) -> tuple[str, str | None, str] | None:
     if given is not None:
         return given, None, "data.template of the spec"
     own = tokenizer.chat_template
     if isinstance(own, dict) and own:
-        first = own.get("default") or next(iter(own.values()))
-        return first, own.get("tool_use"), "the tokenizer's own"
+        if "default" not in own:
+            raise JobError(
+                f"the tokenizer has several chat templates, {', '.join(map(repr, own))}, and none is 'default': "
+                f"set data.template to a file with one",
+                failure="ModelInvalid",
+            )
+        return own["default"], own.get("tool_use"), "the tokenizer's own"
     if own:
         return own, None, "the tokenizer's own"
     if (beside := _processors(model)) is not None:
         return beside, None, "the processor's own"
-    if (name := of_family(family)) is not None:
+    if (name := of_family(family, tokenizer.get_vocab())) is not None:
         return shipped()[name], None, f"ours for the family {family!r}, {name!r}, since the tokenizer has none"
-    raise JobError(
-        f"the tokenizer has no chat template, and there is none for the family {family!r}: "
-        f"set data.template to a file with one, for example ChatML",
-        failure="ModelInvalid",
-    )
+    return None
 
 
 def _processors(model: Path | None) -> str | None:
@@ -120,8 +138,8 @@ def _processors(model: Path | None) -> str | None:
     return str(text)
 
 
-def _stops(tokenizer: PreTrainedTokenizerBase, model: Path | None) -> tuple[str, ...]:
-    """Tokens that end a reply: the tokenizer's end, and those that generation stops at."""
+def _stops(tokenizer: PreTrainedTokenizerBase, *, family: str, model: Path | None) -> tuple[str, ...]:
+    """Tokens that end a reply: the tokenizer's end, those that generation stops at, and those of the family."""
     ids = [tokenizer.eos_token_id]
     path = model / "generation_config.json" if model is not None else None
     if path is not None and path.is_file():
@@ -130,7 +148,11 @@ def _stops(tokenizer: PreTrainedTokenizerBase, model: Path | None) -> tuple[str,
         except (OSError, ValueError, AttributeError) as error:
             raise JobError(f"{path.name} of the model cannot be read: {error}", failure="ModelInvalid") from None
         ids += also if isinstance(also, list) else [also]
-    return tuple(str(tokenizer.convert_ids_to_tokens(one)) for one in dict.fromkeys(ids) if isinstance(one, int))
+    names = [tokenizer.convert_ids_to_tokens(one) for one in ids if isinstance(one, int)]
+    language = families()[family].language if family in families() else None
+    known = tokenizer.get_vocab()
+    names += [stop for stop in (language.stops if language else ()) if stop in known]
+    return tuple(dict.fromkeys(filter(None, names)))
 
 
 def _twin(text: str, special: Mapping[str, str], *, family: str) -> str | None:
@@ -138,7 +160,7 @@ def _twin(text: str, special: Mapping[str, str], *, family: str) -> str | None:
     wanted = {number: said for number, probe in enumerate(PROBES) if (said := _said(text, probe, special)) is not None}
     if not wanted:
         return None
-    first = of_family(family)
+    first = FAMILIES.get(family)
     for name in sorted(shipped(), key=lambda name: name != first):
         if all(_said(shipped()[name], PROBES[number], special) == said for number, said in wanted.items()):
             return name
@@ -152,8 +174,16 @@ def _said(text: str, messages: list[Message], special: Mapping[str, str]) -> str
         return None
 
 
-def _takes_parts(text: str, special: Mapping[str, str]) -> bool:
-    """Whether content in parts is written as the same content in one text is; others would write a list in Python."""
-    parts = [{**message, "content": [{"type": "text", "text": message["content"]}]} for message in PROBES[0]]
-    said = _said(text, parts, special)
-    return said is not None and said == _said(text, PROBES[0], special)
+def _check_marks(text: str, special: Mapping[str, str], *, origin: str) -> None:
+    """Raises JobError where marks enclose something else than a reply: inside a macro their places are not known."""
+    try:
+        made = render(text, PROBES[0], special=special)
+    except BrokenSampleError:
+        return  # it wants other messages: each sample shows
+    learned = "".join(made.text[start:stop] for start, stop in made.spans)
+    if marked(text) and REPLY["content"] not in learned:
+        raise JobError(
+            f"the generation marks of the chat template ({origin}) enclose {learned[:60]!r} where the reply is "
+            f"{REPLY['content']!r}: put them around the reply, outside macros, or leave them out",
+            failure="DataInvalid",
+        )

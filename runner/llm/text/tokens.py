@@ -56,6 +56,7 @@ class Encoder:
         self._template = template
         self._responses = loss_on == "responses"
         self._heard = Heard()
+        self.split = 0  # conversations that made several documents
 
     def encode(self, samples: Sequence[Sample]) -> list[Document | Refusal]:
         """Documents, or a place and a reason, in the order of ``samples``.
@@ -72,15 +73,26 @@ class Encoder:
         documents = iter(self._documents([one for one in made if isinstance(one, _Piece)]))
         return [next(documents) if isinstance(one, _Piece) else one for one in made]
 
+    def ask(self, prompt: str) -> list[int]:
+        """The tokens after which a model answers ``prompt``: a user's question where there is a template, plain text
+        otherwise. Raises JobError where the template refuses it."""
+        if self._template is not None:
+            ids: list[int] = self._tokenizer(self._template.ask(prompt), add_special_tokens=False)["input_ids"]
+            return ids
+        ids = self._tokenizer(prompt)["input_ids"]
+        return ids[:-1] if ids[-1:] == [self._tokenizer.eos_token_id] else ids
+
     def _pieces(self, sample: Sample) -> list[_Piece]:
         if isinstance(sample, Chat):
+            written = self._written(sample)
+            self.split += len(written) > 1
             return [
                 _Piece(place=sample.place, text=one.text, spans=one.spans if self._responses else None, plain=False)
-                for one in self._written(sample)
+                for one in written
             ]
         if isinstance(sample, Completion):
             if not sample.completion.strip():
-                raise BrokenSampleError("the completion is empty")
+                raise BrokenSampleError("empty text: the completion says nothing")
             text = sample.prompt + sample.completion
             spans = ((len(sample.prompt), len(text)),) if self._responses else None
             return [_Piece(place=sample.place, text=text, spans=spans, plain=True)]
@@ -93,7 +105,7 @@ class Encoder:
 
     def _written(self, sample: Chat) -> list[Rendered]:
         if self._template is None:
-            raise BrokenSampleError("a conversation needs a chat template, and there is none: set data.template")
+            raise BrokenSampleError("no chat template: a conversation needs one; set data.template to a file with one")
         self._heard.check(self._template, sample.messages, sample.tools)
         return self._template.write(sample.messages, sample.tools, replies=self._responses)
 

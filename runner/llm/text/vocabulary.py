@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
@@ -13,7 +12,6 @@ from runner.llm.text.shipped import shipped
 from runner.schema.errors import JobError
 
 PAD, BEGIN, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
-Parts = str | list[dict[str, Any]] | None
 
 
 def learn(texts: Iterable[str], *, size: int, special: Sequence[str] = ()) -> PreTrainedTokenizerFast:
@@ -52,14 +50,8 @@ def texts(samples: Iterable[Sample]) -> Iterator[str]:
     """All that ``learn`` can learn from: what people wrote, without what a template puts around it."""
     for sample in samples:
         if isinstance(sample, Chat):
-            yield from filter(None, (_text(message.get("content")) for message in sample.messages))
+            yield from (message["content"] for message in sample.messages if message.get("content"))
         elif isinstance(sample, Completion):
             yield sample.prompt + sample.completion
         else:
             yield sample.text
-
-
-def _text(content: Parts) -> str:
-    if isinstance(content, list):
-        return "\n".join(part["text"] for part in content if isinstance(part.get("text"), str))
-    return content or ""

@@ -106,33 +106,25 @@ def test_order_is_kept_and_what_teaches_nothing_is_refused_with_a_look_at_it(
         Text(place="a:1", text="x"),
         Chat(place="a:2", messages=[ask("Ping?")]),
         Completion(place="a:3", prompt="x", completion=" "),
-        Chat(place="a:4", messages=[ask("Ping?"), say("")]),
         Chat(place="a:5", messages=[ask("Ping?"), say("Pong.")]),
-        Chat(
-            place="a:6", messages=[ask("Ping?"), say("x", tool_calls=[{"function": {"name": "f", "arguments": "{"}}])]
-        ),
-        Chat(place="a:7", messages=[{"role": "user", "content": [{"type": "image_url"}]}, say("Pong.")]),
     ]
-    _, only_asks, empty, silent, good, call, image = encoder(tokenizer).encode(samples)
+    _, only_asks, empty, good = encoder(tokenizer).encode(samples)
     assert only_asks == (
         "a:2",
         "nothing to learn: no token of it is the assistant's. It is '<|im_start|>user\\nPing?<|im_end|>\\n'",
     )
-    assert empty == ("a:3", "the completion is empty")
-    assert silent == ("a:4", "message 2: the reply is empty: it has no content and no tool_calls")
+    assert empty == ("a:3", "empty text: the completion says nothing")
     assert isinstance(good, Document)
     assert good.place == "a:5"
-    assert call[1].startswith("message 2: the arguments of the call of 'f' are no JSON: Expecting property name")  # type: ignore[index]
-    assert image == ("a:7", "message 1: a part of content is 'image_url'; a text model learns text alone")
 
 
 def test_calls_of_tools_are_learned_and_content_may_be_none(tokenizer: PreTrainedTokenizerBase) -> None:
-    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"a": "é"}'}}
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": {"a": "é"}}}
     chat = Chat(
         place="a:1",
         messages=[
-            {"role": "system", "content": "Be brief.", "name": None},
-            {"role": "user", "content": [{"type": "text", "text": "Ping?"}, {"type": "text", "text": "Olá?"}]},
+            {"role": "system", "content": "Be brief."},
+            ask("Ping?"),
             say(None, tool_calls=[call]),
             {"role": "tool", "tool_call_id": "1", "content": "3"},
             say("Pong."),
@@ -142,8 +134,7 @@ def test_calls_of_tools_are_learned_and_content_may_be_none(tokenizer: PreTraine
     (document,) = encoder(tokenizer).encode([chat])
     text = shown(tokenizer, document)
     assert text.startswith("<|im_start|>system\nBe brief.\n\n# Tools\n")
-    assert '[<tool_call>\n{"name": "f", "arguments": {"a": "é"}}\n</tool_call><|im_end|>]\n<|im_start|>tool\n3' in text
-    assert "user\nPing?\nOlá?<|im_end|>" in text
+    assert '[<tool_call>\n{"name": "f", "arguments": {"a": "é"}}\n</tool_call><|im_end|>]\n<|im_start|>user\n' in text
     assert text.endswith("[Pong.<|im_end|>]\n")
 
 
@@ -153,21 +144,21 @@ def test_a_template_that_leaves_something_out_is_named(tokenizer: PreTrainedToke
     tools = Chat(place="a:2", messages=[ask("Ping?"), say("Pong.")], tools=[{"type": "function"}])
     plain = Chat(place="a:3", messages=[ask("Ping?"), say("Pong.")])
     first, second, third, again = encoder(tokenizer, given=deaf).encode([system, tools, plain, system])
-    left = "the chat template leaves out {}: give data.template with one that writes them, or remove them"
+    left = "the chat template leaves out: {}; give data.template with one that writes that, or remove it"
     assert first == again == ("a:1", left.format("message 1, of role 'system'"))
     assert second == ("a:2", left.format("the tools"))
     assert shown(tokenizer, third) == "user: Ping?\n[assistant: Pong.\n]"
 
 
 def test_what_a_conversation_or_a_slow_tokenizer_lacks() -> None:
-    from transformers import CanineTokenizer
+    from transformers import ByT5Tokenizer
 
-    with pytest.raises(JobError, match="CanineTokenizer cannot tell which characters"):
-        Encoder(CanineTokenizer(), None, loss_on="all")
+    with pytest.raises(JobError, match="ByT5Tokenizer cannot tell which characters"):
+        Encoder(ByT5Tokenizer(), None, loss_on="all")
     made = Encoder(learn(iter(WORDS), size=330), None, loss_on="all")
     chat = Chat(place="a:1", messages=[ask("Ping?"), say("Pong.")])
     assert made.encode([chat, Text(place="a:2", text="x")])[0] == (
         "a:1",
-        "a conversation needs a chat template, and there is none: set data.template",
+        "no chat template: a conversation needs one; set data.template to a file with one",
     )
     assert made.encode([]) == []

@@ -38,7 +38,7 @@ def test_a_size_without_room_for_the_bytes_is_refused() -> None:
 
 def test_texts_of_samples() -> None:
     messages = [
-        {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+        {"role": "user", "content": "a"},
         {"role": "assistant", "content": None},
     ]
     samples = [
@@ -46,4 +46,4 @@ def test_texts_of_samples() -> None:
         Completion(place="x:2", prompt="c", completion="d"),
         Text(place="x:3", text="e"),
     ]
-    assert list(texts(samples)) == ["a\nb", "cd", "e"]
+    assert list(texts(samples)) == ["a", "cd", "e"]
