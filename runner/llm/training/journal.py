@@ -7,7 +7,6 @@ when the run goes on, and come again.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,13 +24,16 @@ class Journal:
         self._paths = [] if folder is None else [folder / TRAINING, folder / SPEED]
         self._files: list[Any] = []
 
-    def begin(self, step: int) -> list[dict[str, Any]]:
-        """Go on after ``step`` steps: drops what was written of later ones. The rows of `training.jsonl` until then."""
+    def begin(self, step: int) -> None:
+        """Go on after ``step`` steps: drops what was written of later ones."""
         self.close()
         for path in self._paths:
             _cut(path, step)
         self._files = [path.open("ab") for path in self._paths]
-        return list(rows(self._paths[0])) if self._paths else []
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """The steps of `training.jsonl`."""
+        return rows(self._paths[0]) if self._paths else iter(())
 
     def add(self, training: Row, speed: Row) -> None:
         """A step: figures that are the same wherever it is computed, and figures that are not."""
@@ -49,12 +51,6 @@ class Journal:
         for file in self._files:
             file.close()
         self._files = []
-
-    def copy(self, *, training: Path, speed: Path) -> None:
-        """Both files to where they are kept."""
-        self.sync()
-        for path, place in zip(self._paths, (training, speed), strict=False):
-            shutil.copyfile(path, place)
 
 
 def rows(path: Path) -> Iterator[dict[str, Any]]:

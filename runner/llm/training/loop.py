@@ -25,6 +25,7 @@ from runner import ranks
 from runner.checkpoints import Checkpoints
 from runner.llm.packing.step import Batch, Step, Steps
 from runner.llm.training import losses
+from runner.llm.training.evaluate import Examiner
 from runner.llm.training.pace import Pace
 from runner.llm.training.recipe import Recipe
 from runner.llm.training.watch import Watch
@@ -60,6 +61,7 @@ class Trainer(HfTrainer):  # type: ignore[misc]  # transformers is not typed
         checkpoints: Checkpoints,
         pace: Pace,
         watch: Watch,
+        examiner: Examiner | None = None,
         callbacks: tuple[TrainerCallback, ...] = (),
     ) -> None:
         self.steps = steps
@@ -67,6 +69,7 @@ class Trainer(HfTrainer):  # type: ignore[misc]  # transformers is not typed
         self._checkpoints = checkpoints
         self.pace = pace
         self._watch = watch
+        self._examiner = examiner
         super().__init__(model, args, data_collator=_no_collator, callbacks=[pace, *callbacks])
         self.remove_callback(PrinterCallback)
         self._divides = losses.divides(self.accelerator.unwrap_model(model))
@@ -129,11 +132,18 @@ class Trainer(HfTrainer):  # type: ignore[misc]  # transformers is not typed
         self._watch.end(step, loss=logs["loss"], grad_norm=_number(logs["grad_norm"]), rate=logs["learning_rate"])
         self.control = self.callback_handler.on_log(self.args, self.state, self.control, self._watch.shown())
 
-    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Measure, and add a row to the history."""
-        found = self.pace.measure(self)
-        self.state.log_history.append({"step": self.state.global_step, **self._watch.row(), **found})
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics=found)
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, Any]:
+        """Measure, and add a row to the history; before the first step too, but not when the run goes on."""
+        step = self.state.global_step
+        if step and not self.control.should_evaluate:
+            return {}
+        found: dict[str, Any] = {}
+        if self._examiner is not None:
+            found = self._examiner.measure(self.computing, together=self.is_deepspeed_enabled or self.is_fsdp_enabled)
+        self.state.log_history.append({"step": step, **self._watch.row(), **found})
+        shown = self._watch.measured(step, found)
+        self.control = self.callback_handler.on_log(self.args, self.state, self.control, shown)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics=shown)
         return found
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState
@@ -15,13 +15,9 @@ LOSS = "validation_loss"
 
 
 class Pace(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
-    """It holds no state: the Trainer's history does, and that is in every checkpoint.
+    """It holds no state: the Trainer's history does, and that is in every checkpoint."""
 
-    ``measure`` gives what is measured on the trainer's model, by name; without anything to measure on, nothing.
-    """
-
-    def __init__(self, *, total: int, recipe: Recipe, tell: Tell, measure: Callable[[Any], dict[str, Any]]) -> None:
-        self.measure = measure
+    def __init__(self, *, total: int, recipe: Recipe, tell: Tell) -> None:
         self._total = total
         self._every = recipe.every_steps or max(1, total // 10)
         self._save = recipe.save_every_steps or self._every
@@ -46,6 +42,8 @@ class Pace(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
 
     def on_evaluate(self, _: Any, state: TrainerState, control: TrainerControl, **__: Any) -> None:
         """A new best is kept, and the last is."""
+        if state.global_step == 0:
+            return
         if self.best(state) == state.global_step:
             control.should_save = True
         if self.why(state) is not None:
@@ -66,8 +64,9 @@ class Pace(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
 
 
 def best(history: Sequence[Row]) -> int | None:
-    """The first step with the lowest validation loss; None where none was measured."""
-    measured = [(row[LOSS], row["step"]) for row in history if LOSS in row]
+    """The first step with the lowest validation loss; None where none was measured. What was before the first step
+    does not compete: a run keeps what it learned."""
+    measured = [(row[LOSS], row["step"]) for row in history if LOSS in row and row["step"]]
     return min(measured)[1] if measured else None
 
 

@@ -13,8 +13,9 @@ from transformers import TrainerState, set_seed
 from runner import ranks
 from runner.checkpoints import Checkpoints
 from runner.llm.packing.step import Steps
-from runner.llm.training import loop
+from runner.llm.training import loop, peak, tracking
 from runner.llm.training.arguments import arguments
+from runner.llm.training.evaluate import Examiner
 from runner.llm.training.journal import Journal
 from runner.llm.training.meter import Meter
 from runner.llm.training.pace import Pace
@@ -75,42 +76,47 @@ def train(
     checkpoints: Checkpoints,
     tell: Tell,
     device: str,
-    examiner: Any = None,
+    examiner: Examiner | None = None,
     strategy: Strategy | None = None,
     track: tuple[str, ...] = (),
     track_folder: Path | None = None,
 ) -> Done:
-    """Train in place, from the last checkpoint if there is one. Raises JobError (NaN, DataInvalid, Infeasible)."""
+    """Train in place, from the last checkpoint if there is one; the model ends with the weights that are kept.
+
+    `training.jsonl` and `speed.jsonl` grow beside the checkpoints. ``track`` names who else hears of every step,
+    TensorBoard into ``track_folder``. Raises JobError (NaN, DataInvalid, Infeasible).
+    """
     first = ranks.rank() == 0
+    followers = track if first else ()
+    tracking.check(followers)
+    last = checkpoints.last()
+    state = TrainerState() if last is None else TrainerState.load_from_json(str(last / STATE))
     journal = Journal(checkpoints.folder if first else None)
+    journal.begin(state.global_step)
     stops = Stops(fp16=recipe.precision == "fp16")
+    stops.begin(journal.rows())
+    known = prepared.flops_per_token
+    rate = None if known is None else peak.measure(device, recipe.precision)
+    meter = Meter(flops_per_token=known, peak=rate, device=device)
+    more = {"eval_on_start": examiner is not None, **(strategy.arguments if strategy is not None else {})}
     trainer = loop.Trainer(
         prepared.model,
-        arguments(
-            recipe,
-            steps=steps.total,
-            device=device,
-            folder=checkpoints.writing,
-            more=strategy.arguments if strategy is not None else None,
-        ),
+        arguments(recipe, steps=steps.total, device=device, folder=checkpoints.writing, more=more),
         steps=steps,
         recipe=recipe,
         checkpoints=checkpoints,
-        pace=Pace(total=steps.total, recipe=recipe, tell=tell, measure=lambda _: {}),
-        watch=Watch(
-            total=steps.total,
-            journal=journal,
-            meter=Meter(flops_per_token=prepared.flops_per_token, peak=None, device=device),
-            stops=stops,
-            tell=tell,
+        pace=Pace(total=steps.total, recipe=recipe, tell=tell),
+        watch=Watch(total=steps.total, journal=journal, meter=meter, stops=stops, tell=tell),
+        examiner=examiner,
+        callbacks=tracking.callbacks(
+            followers, folder=track_folder, steps=journal.rows(), history=state.log_history, say=tell.log
         ),
     )
     set_seed(recipe.seed + ranks.rank())  # each process drops others
-    last = checkpoints.last()
-    state = TrainerState() if last is None else TrainerState.load_from_json(str(last / STATE))
     if last is not None:
         tell.log(f"goes on after step {state.global_step} of {steps.total}{_otherwise(last)}")
-    stops.begin(journal.begin(state.global_step))
+    elif rate is not None:
+        tell.log(f"MFU is a share of {rate.rate / 1e12:.3g} TFLOP/s, measured on this {rate.device}")
     try:
         trainer.train(resume_from_checkpoint=None if last is None else str(last))
     finally:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
 from typing import Any
 
 from runner.llm.packing.step import Step
 from runner.llm.training.journal import Journal
 from runner.llm.training.meter import Meter
+from runner.llm.training.pace import LOSS
+from runner.llm.training.samples import SAMPLES
 from runner.llm.training.stops import Stops
 from runner.llm.training.tell import Tell
 
 Row = dict[str, Any]
+SHOWN = 80  # characters of an answer in the log; all are in the history
 TOLD_S = 0.1  # between two steps whose figures become events, at least: small models make a hundred steps a second
 
 
@@ -27,14 +30,12 @@ class Watch:
         meter: Meter,
         stops: Stops,
         tell: Tell,
-        due: Callable[[int], bool] = lambda step: False,
     ) -> None:
         self._total = total
         self._journal = journal
         self._meter = meter
         self._stops = stops
         self._tell = tell
-        self._due = due
         self._told = 0.0
         self._step: Step | None = None
         self._row: Row = {}
@@ -70,6 +71,24 @@ class Watch:
         """All figures of the last step."""
         return {**self._row, **self._speed}
 
+    def measured(self, number: int, found: Row) -> Row:
+        """Tell what was measured after step ``number``; its figures as curves are named."""
+        figures = {name: value for name, value in found.items() if isinstance(value, int | float)}
+        for name, value in figures.items():
+            self._tell.metric(name, value)
+        said = [f"step {number} of {self._total}"]
+        said += [f"loss {self._row['loss']:.4g}"] if self._row else []
+        if LOSS in found:
+            said.append(f"validation loss {found[LOSS]:.4g} (perplexity {math.exp(min(found[LOSS], 99)):.4g})")
+        if self._speed:
+            said.append(f"{self._speed['tokens_per_s']:,.0f} tokens/s")
+        left = self._meter.left_s(self._total - number)
+        said += [f"{duration(left)} left"] if left else []
+        self._tell.log(", ".join(said))
+        for one in found.get(SAMPLES, [])[:1]:
+            self._tell.log(f"asked {_short(one['prompt'])}, it answers {_short(one['answer'])}")
+        return {f"eval_{name.removeprefix('validation_')}": value for name, value in figures.items()}
+
     def sync(self) -> None:
         """Bring what was written to the disk."""
         self._journal.sync()
@@ -85,6 +104,10 @@ class Watch:
         for name, value in self.shown().items():
             if name != "step" and value is not None:
                 self._tell.metric(name, value)
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= SHOWN else text[: SHOWN - 3] + "...")
 
 
 def duration(seconds: float) -> str:

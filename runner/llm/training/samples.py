@@ -1,0 +1,95 @@
+"""What a model answers while it learns: greedy, prompt by prompt, so that no padding is between it and its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jinja2 import TemplateError
+from transformers import GenerationConfig
+
+from runner.schema.errors import JobError
+
+SAMPLES = "samples"  # of a row of the history
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """What is asked, and as the tokens that the model goes on from."""
+
+    text: str
+    ids: tuple[int, ...]
+
+
+def prompts(texts: Sequence[str], tokenizer: Any, *, template: str | None) -> tuple[Prompt, ...]:
+    """Each text as the first message of a user, in the chat ``template``; without one as it is.
+
+    Raises JobError (DataInvalid) where the template refuses it, or where no token is left.
+    """
+    return tuple(_prompt(text, tokenizer, template) for text in texts)
+
+
+def _prompt(text: str, tokenizer: Any, template: str | None) -> Prompt:
+    try:
+        ids = _ids(text, tokenizer, template)
+    except TemplateError as error:
+        raise JobError(
+            f"evaluation.prompts: the chat template refuses {text!r} as a user's message: {error}",
+            failure="DataInvalid",
+        ) from None
+    if not ids:
+        raise JobError(f"evaluation.prompts: {text!r} is no token to this model", failure="DataInvalid")
+    return Prompt(text=text, ids=tuple(ids))
+
+
+def _ids(text: str, tokenizer: Any, template: str | None) -> list[int]:
+    if template is None:
+        return list(tokenizer(text)["input_ids"])
+    said = tokenizer.apply_chat_template(
+        [{"role": "user", "content": text}], chat_template=template, add_generation_prompt=True, tokenize=False
+    )
+    return list(tokenizer(said, add_special_tokens=False)["input_ids"])
+
+
+@torch.no_grad()
+def answers(
+    model: Any, asked: Sequence[Prompt], *, tokenizer: Any, tokens: int, together: bool = False
+) -> list[dict[str, Any]]:
+    """A row for each prompt: `prompt`, `answer`, and whether the answer `ended` within ``tokens``.
+
+    ``model`` is in eval mode; no random number is drawn. ``together``: weights are shared among processes, which must
+    all go on until the last answer has ended.
+    """
+    ends = _ends(model, tokenizer)
+    config = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=tokens,
+        use_cache=True,
+        eos_token_id=ends or None,
+        pad_token_id=ends[0] if ends else 0,
+    )
+    found = []
+    for prompt in asked:
+        ids = torch.tensor([prompt.ids], device=model.device)
+        made = model.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=config, synced_gpus=together
+        )
+        new = made[0, ids.shape[1] :].tolist()
+        ended = bool(new) and new[-1] in ends
+        answer = tokenizer.decode(new[:-1] if ended else new, skip_special_tokens=False)
+        found.append({"prompt": prompt.text, "answer": answer, "ended": ended})
+    return found
+
+
+def _ends(model: Any, tokenizer: Any) -> list[int]:
+    """The tokens that end an answer: those of the model, and the tokenizer's."""
+    own = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    ends = own if isinstance(own, list) else [own]
+    return sorted({one for one in [*ends, tokenizer.eos_token_id] if one is not None})
+
+
+def rows(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The lines of `samples.jsonl`."""
+    return [{"step": row["step"], **one} for row in history for one in row.get(SAMPLES, ())]
