@@ -169,6 +169,8 @@ def test_nothing_to_learn_is_said_before_the_first_step(tmp_path: Path) -> None:
     assert caught.value.failure == "DataInvalid"
     with pytest.raises(JobError, match="nothing to learn: of 0 documents"):
         loader([stored(tmp_path / "c", [])], epochs=1)
+    with pytest.raises(JobError, match="takes none of 1 documents by weights"):
+        loader([stored(tmp_path / "d", [5])], weights=[0.1], max_steps=1)
 
 
 def test_processes_share_accumulated_passes_alike_or_not_at_all(tmp_path: Path) -> None:
