@@ -70,7 +70,9 @@ class Given:
     ref: str  # as pinned by the plan
     digest: str
     path: Path  # folder or file
-    files: tuple[str, ...] = ()  # of FILES fields: in order, relative to ``Context.folder``, absolute when outside
+    files: tuple[
+        str, ...
+    ] = ()  # of FILES fields, and CORPUS fields of several: in order, relative to ``Context.folder``, absolute when outside
 
 
 class Worker(Protocol):

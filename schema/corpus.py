@@ -8,7 +8,7 @@ from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from runner.schema.block import Block
 from runner.schema.marks import CORPUS, NEUTRAL, RESULT
-from runner.schema.reference import checked
+from runner.schema.reference import checked_file
 
 Format = Literal["messages", "sharegpt", "alpaca", "prompt_completion", "text"]
 
@@ -19,16 +19,17 @@ class Corpus(Block):
     model_config = ConfigDict(json_schema_extra={"x-short-form": "source"})
 
     source: Annotated[
-        str, CORPUS, Field(min_length=1, max_length=4096, examples=["chat.jsonl"]), AfterValidator(checked)
+        str, CORPUS, Field(min_length=1, max_length=4096, examples=["chat.jsonl"]), AfterValidator(checked_file)
     ]
     """A `.jsonl`, `.json`, `.parquet`, `.csv`, `.tsv` or `.txt` file, a pattern (`chats/*.jsonl`), a folder of
-    `Dataset.save_to_disk`, `artifact:NAME#path`, or a dataset of a hub: `hf:owner/name`."""
+    `Dataset.save_to_disk`, `artifact:NAME#path`, or a dataset of a hub: `hf:owner/name`, or `hf:owner/name#PATTERN` for
+    those of its files that match."""
 
     revision: Annotated[str, NEUTRAL, Field(min_length=1, max_length=255)] = "main"
     """Branch, tag or commit of a dataset on a hub; the plan pins it to a commit."""
 
     split: Annotated[str, RESULT, Field(min_length=1, max_length=255)] = "train"
-    """Split of a dataset that has several."""
+    """Split of a dataset that has several; of a hub the files whose names have this word."""
 
     format: Annotated[Format | None, RESULT] = None
     """What a row holds: `messages` (OpenAI, with tools), `sharegpt` (conversations with from and value), `alpaca`

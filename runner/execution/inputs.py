@@ -14,7 +14,7 @@ from runner.plan.fields import INPUTS, Field, walk
 from runner.plan.inputs import OPTIONS, Pinner, digest_of
 from runner.plan.reasons import Listing
 from runner.plan.step import Input, Step
-from runner.registry import hub
+from runner.registry import dataset, hub
 from runner.registry.resolve import resolve
 from runner.schema.errors import ConflictError, PlanError
 from runner.schema.job import Job
@@ -80,9 +80,13 @@ class Inputs:
     def _given(self, pinned: Input, field: Field, say: Callable[[str], None]) -> Given:
         now = self._now(pinned)
         path = self._folder if now.path is None else Path(now.path)
-        if now.ref.startswith(HUB):
+        listed: tuple[str, ...] = ()
+        if field.mark is Mark.FILES:
+            listed = files.expand(field.value, folder=self._folder)
+        elif field.mark is Mark.CORPUS:
+            path, listed = _corpus(now, field, path, say)
+        elif now.ref.startswith(HUB):
             path = _fetch(now, field, self._folder, say)
-        listed = files.expand(field.value, folder=self._folder) if field.mark is Mark.FILES else ()
         return Given(field=now.field, ref=now.ref, digest=now.digest, path=path, files=listed)
 
     def _now(self, pinned: Input) -> Input:
@@ -99,6 +103,17 @@ class Inputs:
             reference = replace(reference, name=name, version=version)
         found_now = references.in_store(reference, field=pinned.field, store=self.store, known={})
         return replace(found_now, digest=pinned.digest)
+
+
+def _corpus(pinned: Input, field: Field, path: Path, say: Callable[[str], None]) -> tuple[Path, tuple[str, ...]]:
+    """Where a corpus is, and its files where it is more than one: absolute for those of a hub."""
+    if pinned.ref.startswith(HUB):
+        found = dataset.resolve(pinned.ref, split=field.beside("split", "train"))
+        home = hub.snapshot(found.repo, commit=found.commit, files=found.files, kind="dataset", say=say)
+        return home, tuple(str(home / name) for name, _ in found.files)
+    if pinned.path is None:
+        return path, files.expand([field.value], folder=path)
+    return path, ()
 
 
 def _fetch(pinned: Input, field: Field, folder: Path, say: Callable[[str], None]) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 from runner.schema.block import Block
 from runner.schema.marks import Mark
 
-INPUTS = frozenset({Mark.MODEL, Mark.FILE, Mark.FILES, Mark.MANIFEST})
+INPUTS = frozenset({Mark.MODEL, Mark.FILE, Mark.FILES, Mark.MANIFEST, Mark.CORPUS})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -24,6 +24,8 @@ AUDIO = frozenset({
 })  # fmt: skip
 MAGIC = frozenset("*?[")
 
+Place = tuple[str, Path]  # a file as results and fingerprints show it, and where it lies
+
 
 class NoMatchError(PlanError):
     """A pattern without a file; ``index`` is its place in the list."""

@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from runner.plan import files, fingerprint
+from runner.plan import corpora, files, fingerprint
 from runner.plan.fields import Field
+from runner.plan.files import Place
 from runner.plan.step import Input
+from runner.registry import dataset
 from runner.registry.family import Resolved
 from runner.registry.resolve import resolve
 from runner.schema import manifest
@@ -26,7 +28,6 @@ FILE = "(file)"  # ... for a file that a field names by itself
 OPTIONS = {"revision": "main", "allow_pickle": False, "trust_remote_code": False, "adapter": None}
 
 Key = tuple[Any, ...]
-Place = tuple[str, Path]  # a file as results and fingerprints show it, and where it lies
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +102,10 @@ class Pinner:
         return replace(self._pins[key], field=field.input), found
 
     def data(self, field: Field, *, folder: Path) -> Input:
-        """Pin a FILE, FILES or MANIFEST field that names no artifact. Raises PlanError or SpecError."""
+        """Pin a FILE, FILES, MANIFEST or CORPUS field that names no artifact. Raises PlanError or SpecError."""
         key = _key(field, field.value, folder)
+        if key not in self._pins and field.mark is Mark.CORPUS and corpora.on_hub(field):
+            self._pins[key] = _of_hub(field)
         if key not in self._pins:
             listing = self.listing(field, folder=folder)
             inside = [entry for entry in listing if entry.shown not in {TABLE, FILE}]
@@ -110,7 +113,7 @@ class Pinner:
                 field=field.input,
                 ref=_ref(field.value),
                 digest=digest_of(listing),
-                path=None if field.mark is Mark.FILES else os.path.normpath(folder / field.value),
+                path=None if _several(field, folder) else os.path.normpath(folder / field.value),
                 files=len(inside),
                 size=sum(entry.size for entry in inside),
                 missing=sum(entry.digest == MISSING for entry in inside),
@@ -132,9 +135,22 @@ def digest_of(listing: Sequence[Listed]) -> str:
 
 def _key(field: Field, value: str | Sequence[str], folder: Path) -> Key:
     """What must be the same for two fields to mean the same files."""
-    beside = [field.beside(name, default) for name, default in (*OPTIONS.items(), ("root", None))]
+    beside = [field.beside(name, default) for name, default in (*OPTIONS.items(), ("root", None), ("split", None))]
     on_hub = field.mark is Mark.MODEL and not str(value).startswith(".")
     return field.mark, value if isinstance(value, str) else tuple(value), None if on_hub else folder, *beside
+
+
+def _several(field: Field, folder: Path) -> bool:
+    """Whether the field means files that have no one path."""
+    if field.mark is Mark.CORPUS:
+        return corpora.is_pattern(field.value, folder=folder)
+    return field.mark is Mark.FILES
+
+
+def _of_hub(field: Field) -> Input:
+    found = dataset.resolve(field.value, **{name: field.beside(name, None) for name in ("revision", "split")})
+    sizes = [size for _, size in found.files]
+    return Input(field=field.input, ref=found.ref, digest=found.digest, files=len(sizes), size=sum(sizes))
 
 
 def _of_patterns(field: Field, *, folder: Path) -> list[Place]:
@@ -156,7 +172,7 @@ def _of_manifest(field: Field, *, folder: Path) -> list[Place]:
     return [(TABLE, manifest.table_of(folder / table)), *((name, folder / name) for name in named)]
 
 
-PLACES = {Mark.FILE: _of_file, Mark.FILES: _of_patterns, Mark.MANIFEST: _of_manifest}
+PLACES = {Mark.FILE: _of_file, Mark.FILES: _of_patterns, Mark.MANIFEST: _of_manifest, Mark.CORPUS: corpora.places}
 
 
 def _of_model(model: Resolved) -> list[Place]:

@@ -1,4 +1,4 @@
-"""Models on a hub: a revision pinned to its commit, and snapshots of exactly the files named.
+"""Models and datasets on a hub: a revision pinned to its commit, and snapshots of exactly the files named.
 
 Works in huggingface_hub's cache and by its settings: HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_HUB_OFFLINE.
 A commit that lies in the cache is used without a request, and without importing huggingface_hub.
@@ -6,15 +6,19 @@ A commit that lies in the cache is used without a request, and without importing
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
 
 from runner.registry.family import Resolved
-from runner.registry.hub_place import home_of, offline
+from runner.registry.hub_place import Kind, home_of, offline
 from runner.registry.source import Folder, Source, read_json
-from runner.schema.errors import JobError, PlanError
+from runner.schema.errors import FailureClass, JobError, PlanError
 from runner.schema.model import COMMIT
+
+LISTINGS = ".listings"  # beside huggingface_hub's own folders, which it does not look into
 
 
 def _quiet(text: str) -> None:
@@ -47,24 +51,60 @@ def fetch(resolved: Resolved, *, say: Callable[[str], None] = _quiet) -> Path:
     return snapshot(repo, commit=resolved.commit, files=resolved.files, say=say)
 
 
-def snapshot(repo: str, *, commit: str, files: Iterable[tuple[str, int]], say: Callable[[str], None] = _quiet) -> Path:
+def snapshot(
+    repo: str,
+    *,
+    commit: str,
+    files: Iterable[tuple[str, int]],
+    kind: Kind = "model",
+    say: Callable[[str], None] = _quiet,
+) -> Path:
     """Folder of the cache with the ``files`` (path, bytes) of ``repo`` at ``commit``, and no others; raises JobError.
 
     The largest file comes last, so weights in the cache mean that the rest is there. A dropped connection is taken up
     where it broke; a download whose process died starts again.
     """
-    folder = home_of(repo) / "snapshots" / commit
+    folder = home_of(repo, kind=kind) / "snapshots" / commit
     missing = sorted(((path, size) for path, size in files if not (folder / path).is_file()), key=lambda f: f[1])
     if missing and offline():
-        what = f"model {repo!r} lacks {missing[0][0]!r} in the cache"
-        raise JobError(f"{what} and HF_HUB_OFFLINE is set; unset it once to fetch the model", failure="NotFound")
+        what = f"{kind} {repo!r} lacks {missing[0][0]!r} in the cache"
+        raise JobError(f"{what} and HF_HUB_OFFLINE is set; unset it once to fetch the {kind}", failure="NotFound")
     for path, size in missing:
         say(f"fetching {path} of {repo} ({size / 1e6:,.1f} MB)")
-        _client().download(repo, commit=commit, path=path)
+        _client().download(repo, commit=commit, path=path, kind=kind)
         if (got := (folder / path).stat().st_size) != size:
-            what = f"{path!r} of model {repo!r} has {got} bytes where the hub lists {size}"
-            raise JobError(f"{what}; delete {str(folder / path)!r} and try again", failure="ModelInvalid")
+            what = f"{path!r} of {kind} {repo!r} has {got} bytes where the hub lists {size}"
+            failure: FailureClass = "ModelInvalid" if kind == "model" else "DataInvalid"
+            raise JobError(f"{what}; delete {str(folder / path)!r} and try again", failure=failure)
     return folder
+
+
+def listing(repo: str, *, revision: str) -> tuple[str, dict[str, int]]:
+    """The commit that ``revision`` of the dataset ``repo`` names now, and its files (path -> bytes).
+
+    What a hub listed is kept in the cache: a commit that was seen once needs no request. Raises PlanError.
+    """
+    home = home_of(repo, kind="dataset")
+    commit = revision if COMMIT.fullmatch(revision) else _cached_commit(home, revision) if offline() else None
+    if commit is not None:
+        kept, folder = home / LISTINGS / f"{commit}.json", home / "snapshots" / commit
+        if kept.is_file():
+            return commit, read_json(kept, name=kept.name)
+        if offline() and folder.is_dir():
+            found = (path for path in sorted(folder.rglob("*")) if path.is_file())
+            return commit, {path.relative_to(folder).as_posix(): path.stat().st_size for path in found}
+    if offline():
+        raise PlanError(
+            f"dataset {repo!r} at revision {revision!r} is not in the cache {str(home.parent)!r}, and HF_HUB_OFFLINE "
+            "is set; unset it once to fetch the dataset, or give files"
+        )
+    source = _client().Repository(repo, revision=revision, kind="dataset")
+    kept = home / LISTINGS / f"{source.commit}.json"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    part = kept.with_name(f"{kept.name}.{os.getpid()}.tmp")
+    part.write_text(json.dumps(source.files), encoding="utf-8")
+    part.replace(kept)
+    return str(source.commit), source.files
 
 
 class Cached(Folder):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
+
+Kind = Literal["model", "dataset"]
 
 
 def endpoint() -> str:
@@ -17,9 +20,9 @@ def cache() -> Path:
     return Path(os.path.expandvars(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub")).expanduser()
 
 
-def home_of(repo: str) -> Path:
+def home_of(repo: str, *, kind: Kind = "model") -> Path:
     """Folder of the cache that belongs to ``repo``."""
-    return cache() / f"models--{repo.replace('/', '--')}"
+    return cache() / f"{kind}s--{repo.replace('/', '--')}"
 
 
 def offline() -> bool:
