@@ -26,7 +26,7 @@ def prepare(
     precision: Precision,
     quantize: str = "none",
     adapter: Adapter | None = None,
-    add_tokens: Sequence[str] = (),
+    added: Sequence[str] = (),
     multiple: int = 1,
     optimize: Mapping[str, Wanted],
     checkpointing: str = "auto",
@@ -44,7 +44,8 @@ def prepare(
     """Everything that comes before the first step but the probe. The same arguments give the same bits.
 
     Args:
-        folder: of a model as transformers saves it; ``tokenizer`` grows by ``add_tokens`` in place.
+        folder: of a model as transformers saves it; ``tokenizer`` is that of ``vocabulary.open``, which says what was
+            ``added`` to it.
         facts, family: what ``runner.registry.resolve`` says of it.
         optimize: attention, kernels, loss_chunking and quantised_lora: required, preferred or off.
         checkpointing: required, preferred, off, or auto, which asks the forecast.
@@ -65,16 +66,14 @@ def prepare(
         device=device,
         trust_remote_code=trust_remote_code,
     )
-    growth = vocabulary.grow(model, tokenizer, add=add_tokens, multiple=multiple)
+    growth = vocabulary.grow(model, tokenizer, added=added, multiple=multiple)
     if growth.added or growth.resized:
         say(_of_growth(growth))
     plain = _plain_config(model, precision)
     if adapter is None:
         _freeze_images(model, precision.dtype)
     else:
-        model = adapters.add(
-            model, adapter, facts=facts, grown=growth.resized or bool(growth.added), base=base, seed=seed
-        )
+        model = adapters.add(model, adapter, facts=facts, grown=bool(growth.added), base=base, seed=seed)
     for config in (model.config, model.config.get_text_config()):
         config.use_cache = False
     model.train()

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import AutoTokenizer
+
+from runner.llm.model.load import quiet
+from runner.schema.errors import JobError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,27 +28,45 @@ class Growth:
         return self.rows[0] != self.rows[1]
 
 
-def grow(model: Any, tokenizer: Any, *, add: Sequence[str], multiple: int) -> Growth:
-    """Add special tokens to ``tokenizer``, and rows to ``model`` up to a multiple of ``multiple``; never takes any.
+def open(folder: Path, *, add: Sequence[str] = (), trust_remote_code: bool = False) -> tuple[Any, tuple[str, ...]]:  # noqa: A001
+    """The tokenizer of the model in ``folder`` with special tokens ``add``, and those of them that are new to it.
 
-    Rows of new tokens and of padding are the mean of all that stood for a token before, in embeddings and head alike
-    (Hewitt 2021: the others' probabilities then change little). Weights that were tied stay so.
+    Raises JobError where there is none or it cannot be read.
     """
-    known = len(tokenizer)
-    vocabulary = tokenizer.get_vocab()
-    added = tuple(dict.fromkeys(token for token in add if token not in vocabulary))
-    if add:
+    try:
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=trust_remote_code
+            )
+    except Exception as error:  # the tokenizers library raises plain Exception for broken files
+        said = " ".join(str(error).split())[:300] or type(error).__name__
+        raise JobError(
+            f"the model's tokenizer cannot be read: {said}; save it beside the weights again", failure="ModelInvalid"
+        ) from error
+    known = tokenizer.get_vocab()
+    added = tuple(dict.fromkeys(token for token in add if token not in known))
+    if add:  # also those that are there: from now on they are never split
         tokenizer.add_special_tokens({"additional_special_tokens": list(add)}, replace_extra_special_tokens=False)
+    return tokenizer, added
+
+
+def grow(model: Any, tokenizer: Any, *, added: Sequence[str], multiple: int) -> Growth:
+    """Add rows to ``model`` for all of ``tokenizer`` up to a multiple of ``multiple``; never take any away.
+
+    Rows of tokens that were ``added`` and of padding are the mean of all that stood for a token before, in embeddings
+    and head alike (Hewitt 2021: the others' probabilities then change little). Weights that were tied stay so.
+    """
+    new = tokenizer.convert_tokens_to_ids(list(added)) if added else []
     before = model.get_input_embeddings().weight.shape[0]
     wanted = -(-max(before, len(tokenizer)) // multiple) * multiple
     if wanted != before:
         model.resize_token_embeddings(wanted, mean_resizing=False)
-    if added or wanted != before:
+    fresh = sorted({*new, *range(before, wanted)})
+    if fresh:
+        known = sorted(set(range(min(before, len(tokenizer)))) - set(fresh))
         for weight in _matrices(model):
-            _fill(
-                weight, known=min(known, before), fresh=sorted({*range(known, len(tokenizer)), *range(before, wanted)})
-            )
-    return Growth(added=added, rows=(before, wanted))
+            _fill(weight, known=known, fresh=fresh)
+    return Growth(added=tuple(added), rows=(before, wanted))
 
 
 def tied(model: Any) -> bool:
@@ -59,5 +82,5 @@ def _matrices(model: Any) -> list[nn.Parameter]:
 
 
 @torch.no_grad()
-def _fill(weight: Tensor, *, known: int, fresh: Sequence[int]) -> None:
-    weight[list(fresh)] = weight[:known].double().mean(0).to(weight.dtype)
+def _fill(weight: Tensor, *, known: Sequence[int], fresh: Sequence[int]) -> None:
+    weight[list(fresh)] = weight[list(known)].double().mean(0).to(weight.dtype)

@@ -9,7 +9,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from runner.llm.model import begin
+from runner.llm.model import begin, vocabulary
 from runner.llm.model.prepared import Prepared
 from runner.precision import Precision
 from runner.registry.recognise import families
@@ -42,7 +42,9 @@ def folder(path: Path, family: str, **changes: Any) -> Path:
 def prepared(path: Path, **given: Any) -> Prepared:
     """The model in ``path``, prepared in fp32 with all that it can have unless told otherwise."""
     found = resolve(str(path), folder=path)
-    usual: dict[str, Any] = {"precision": FP32, "optimize": ALL, "seq_len": 64, "tokenizer": tokenizer()}
+    add = given.pop("add", ())
+    opened, added = vocabulary.open(path, add=add) if add else (tokenizer(), ())
+    usual: dict[str, Any] = {"precision": FP32, "optimize": ALL, "seq_len": 64, "tokenizer": opened, "added": added}
     return begin.prepare(path, facts=found.facts, family=found.family, **usual | given)
 
 

@@ -83,7 +83,7 @@ def test_the_same_arguments_give_the_same_bytes(tmp_path: Path) -> None:
     base = made.folder(tmp_path / "base", "qwen3")
     for name in ("a", "b"):
         torch.manual_seed(len(name))  # whatever was drawn before
-        prepared = made.prepared(base, adapter=LORA, seed=3, add_tokens=["<|im_start|>", "<|im_end|>"])
+        prepared = made.prepared(base, adapter=LORA, seed=3, add=["<|im_start|>", "<|im_end|>"])
         keep.save(prepared, tmp_path / name)
     first, second = ({p.name: p.read_bytes() for p in (tmp_path / name / "adapter").iterdir()} for name in ("a", "b"))
     assert first == second

@@ -11,7 +11,7 @@ import torch
 from peft import PeftModel
 from safetensors import safe_open
 
-from runner.llm.model import keep
+from runner.llm.model import keep, vocabulary
 from runner.llm.model.prepared import Adapter
 from runner.schema.errors import JobError
 from tests.llm.model import made
@@ -24,7 +24,7 @@ LORA = Adapter(type="lora", r=2)
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gemma3-vision", "llava"])  # untied, tied, and with images
 def test_new_rows_are_the_mean_of_the_old_in_embeddings_and_head(family: str, tmp_path: Path) -> None:
     base = made.folder(tmp_path / "base", family)
-    prepared = made.prepared(base, add_tokens=[*NEW, "<eos>"], multiple=16)
+    prepared = made.prepared(base, add=[*NEW, "<eos>"], multiple=16)
     tokenizer, model, before = prepared.tokenizer, prepared.model, again(base, family)
     assert tokenizer.convert_tokens_to_ids(NEW) == [40, 41]
     assert tokenizer.eos_token_id == 2
@@ -47,7 +47,7 @@ def test_new_rows_are_the_mean_of_the_old_in_embeddings_and_head(family: str, tm
 @pytest.mark.parametrize("form", ["none", "nf4"])
 def test_an_adapter_with_new_tokens_brings_its_rows(family: str, form: str, tmp_path: Path) -> None:
     base = made.folder(tmp_path / "base", family)
-    prepared = made.prepared(base, add_tokens=NEW, multiple=8, adapter=LORA, quantize=form)
+    prepared = made.prepared(base, add=NEW, multiple=8, adapter=LORA, quantize=form)
     embeddings, head = prepared.model.get_input_embeddings(), prepared.model.get_output_embeddings()
     tied = family.startswith("gemma")
     assert (embeddings.weight is head.weight) == tied
@@ -70,9 +70,9 @@ def test_an_adapter_with_new_tokens_brings_its_rows(family: str, form: str, tmp_
 
 def test_a_vocabulary_never_shrinks_and_tokens_that_are_there_change_nothing(tmp_path: Path) -> None:
     base = made.folder(tmp_path / "base", "qwen3", vocab_size=56)
-    prepared = made.prepared(base, add_tokens=["<eos>"])
+    prepared = made.prepared(base, add=["<eos>"])
     assert torch.equal(prepared.model.get_input_embeddings().weight, again(base, "qwen3").get_input_embeddings().weight)
-    grown = made.prepared(base, add_tokens=NEW)
+    grown = made.prepared(base, add=NEW)
     rows = grown.model.get_input_embeddings().weight
     assert rows.shape[0] == 56  # the new ones take rows that stood for nothing
     torch.testing.assert_close(rows[41], rows[:40].mean(0))
@@ -97,7 +97,7 @@ def test_a_name_that_cannot_be_had_is_an_error(changes: dict[str, Any], message:
 
 
 @pytest.mark.parametrize(
-    ("family", "names", "count"), [("llava", ("q_proj", "v_proj"), 4), ("qwen2", ("mlp.down_proj", "lm_head"), 3)]
+    ("family", "names", "count"), [("llava", ("q_proj", "v_proj"), 4), ("olmo2", ("mlp.down_proj", "lm_head"), 3)]
 )
 def test_named_modules_are_those_of_the_text(family: str, names: tuple[str, ...], count: int, tmp_path: Path) -> None:
     base = made.folder(tmp_path / "base", family)
@@ -109,3 +109,10 @@ def test_named_modules_are_those_of_the_text(family: str, names: tuple[str, ...]
     folder = keep.save(prepared, tmp_path)
     loaded = PeftModel.from_pretrained(again(base, family), folder)
     torch.testing.assert_close(outputs(loaded), outputs(prepared.model), rtol=1e-5, atol=1e-5)
+
+
+def test_a_tokenizer_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    base = made.folder(tmp_path / "base", "llama")
+    (base / "tokenizer.json").write_text("{}")
+    with pytest.raises(JobError, match=r"tokenizer cannot be read: .*; save it beside the weights again"):
+        vocabulary.open(base)
