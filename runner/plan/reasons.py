@@ -63,7 +63,10 @@ def _inputs(
 
 def _changed(new: Input, old: Mapping[str, Any]) -> str | None:
     if new.digest.startswith("commit:") and old["digest"].startswith("commit:"):
-        return f"commit {old['digest'][7:15]} -> {new.digest[7:15]}"
+        was, now = (digest.removeprefix("commit:").partition("#") for digest in (old["digest"], new.digest))
+        if was[0] == now[0]:  # another pattern of the same dataset
+            return f"{was[2] or 'files of the split'} -> {now[2] or 'files of the split'}"
+        return f"commit {was[0][:8]} -> {now[0][:8]}"
     return f"{show(old['ref'])} -> {show(new.ref)}" if new.ref != old["ref"] else None
 
 

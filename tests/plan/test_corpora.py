@@ -13,6 +13,7 @@ from runner.schema.errors import ConflictError, PlanError, SpecError
 from runner.schema.kinds import job_class
 from runner.store.digests import Digests
 from tests.plan.house import House
+from tests.registry.hub_server import Hub, Repo, serving
 
 
 @pytest.fixture
@@ -90,7 +91,7 @@ def test_content_decides_and_the_name_of_a_single_file_does_not(house: House, fo
 
 
 def publish(house: House, step: Step) -> None:
-    listings = {one.field: pairs(house, step)[one.field] for one in step.inputs}
+    listings = pairs(house, step)
     house.publish(step, files={"model/config.json": b"{}"}, listings=listings)
 
 
@@ -198,3 +199,31 @@ def test_a_table_out_of_an_artifact_comes_from_it(house: House, folder: Path) ->
 def test_an_artifact_needs_a_path(house: House, folder: Path) -> None:
     with pytest.raises(SpecError, match="say which file of the artifact it is"):
         planned(house, "artifact:a")
+
+
+def test_a_dataset_of_a_hub_is_pinned_to_its_commit(
+    house: House, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = "1" * 40, "2" * 40
+    hub = Hub(repos={"datasets/a/b": Repo(commit=first, files={"train.jsonl": b"{}", "test.jsonl": b"{}"})})
+    with serving(hub):
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        step = planned(house, "hf:a/b")
+        assert [(one.ref, one.digest, one.files, one.size) for one in step.inputs] == [
+            (f"hf:a/b@{first}", f"commit:{first}", 1, 2)
+        ]
+        publish(house, step)
+        assert planned(house, {"source": "hf:a/b", "revision": first}).action == "reuse"
+        assert planned(house, {"source": "hf:a/b", "split": "test"}).reasons == ("data.train[0].split train -> test",)
+        assert planned(house, "hf:a/b#t*").reasons == ("data.train[0].source: files of the split -> t*",)
+        hub.repos["datasets/a/b"].commit = second
+        assert planned(house, "hf:a/b").reasons == (f"data.train[0].source: commit {first[:8]} -> {second[:8]}",)
+        said: list[str] = []
+        given = inputs(house, step).given(said.append)["data.train[0].source"]  # still the commit of the plan
+        assert given.files == (str(given.path / "train.jsonl"),)
+        assert given.path.name == first
+        assert said == ["fetching train.jsonl of a/b (0.0 MB)"]
+        with pytest.raises(PlanError, match=r"data.train\[0\].source: dataset 'a/c' is not on "):
+            planned(house, "hf:a/c")

@@ -28,7 +28,7 @@ class Repo:
 class Hub:
     """What the server holds, the faults it makes, and what it was asked."""
 
-    repos: dict[str, Repo] = field(default_factory=dict)
+    repos: dict[str, Repo] = field(default_factory=dict)  # models by name, datasets as `datasets/NAME`
     cut_once: dict[str, int] = field(default_factory=dict)  # file -> bytes after which its next GET breaks off
     ignore_ranges: bool = False
     delay_s: float = 0.0
@@ -73,8 +73,8 @@ class _Handler(BaseHTTPRequestHandler):
         time.sleep(self.hub.delay_s)
         if self.hub.status is not None:
             return self._error(self.hub.status, "")
-        if path.startswith("api/models/"):
-            name, _, revision = path.removeprefix("api/models/").partition("/revision/")
+        if path.startswith(("api/models/", "api/datasets/")):
+            name, _, revision = path.removeprefix("api/").removeprefix("models/").partition("/revision/")
             return self._info(name, revision or "main")
         name, _, rest = path.partition("/resolve/")
         revision, _, file = rest.partition("/")

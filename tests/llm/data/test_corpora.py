@@ -17,6 +17,7 @@ from runner.llm.data import corpora
 from runner.llm.data.corpora import Rows, Source
 from runner.llm.data.sample import Chat, Completion, Text
 from runner.llm.data.skipped import Skipped
+from runner.registry import dataset
 from runner.schema.errors import JobError
 
 RECORDS = [{"prompt": f"question {n}", "completion": f"answer {n}"} for n in range(700)]
@@ -93,6 +94,10 @@ def test_every_kind_of_file_gives_the_same_samples_from_any_row_on(
     assert 600 <= rows.about() <= 700
     for begin in (1, 255, 256, 300, 301, 699, 700, 900):
         assert list(rows.samples(begin)) == found[begin:]
+
+
+def test_the_plan_lets_through_what_can_be_read() -> None:
+    assert tuple(corpora.READERS) == dataset.TYPES
 
 
 def test_files_follow_each_other_and_row_numbers_go_on(tmp_path: Path) -> None:
