@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -77,6 +77,10 @@ class Layout:
             computed=tokens if self.packed else sum(len(one) * _width(one) for one in passes),
             documents=len(every),
         )
+
+    def most_mixed(self, rows: Iterable[Row]) -> Batch:
+        """A batch of the rows with the most documents: it shows best whether they see each other."""
+        return self._batch(sorted(rows, key=lambda row: -len(row))[: self.rows])
 
     def _passes(self, rows: Sequence[Row]) -> list[list[Row]]:
         """The rows of each forward pass: of equal cost, or without packing of about the same length."""

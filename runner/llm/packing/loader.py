@@ -16,9 +16,10 @@ from runner.llm.corpus import Corpus
 from runner.llm.data import mixture
 from runner.llm.packing import fill, pieces
 from runner.llm.packing.layout import Layout, Piece
-from runner.llm.packing.step import Step
+from runner.llm.packing.step import Batch, Step
 from runner.schema.errors import JobError
 
+TRIED = 64  # rows of which the one with the most documents is probed
 Chosen = list[int]  # pieces of a row, by number
 
 
@@ -61,6 +62,17 @@ class Loader(Layout):
         for one in range(number, self.total):
             rows = itertools.islice(ahead, self.per_step)
             yield self.step(one, [[self._piece(piece) for piece in row] for row in rows])
+
+    def trial(self) -> Batch:
+        """A batch for probes, the same in every process: of the first rows and the two shortest pieces the most mixed.
+
+        A row of one document would show nothing of how documents are kept apart.
+        """
+        rows = list(itertools.islice(self._rows_of(0), TRIED))
+        shortest = self._lengths.argsort(kind="stable")[:2]
+        if self.packed and self._lengths[shortest].sum() <= self.seq_len and self.most > 1:
+            rows.append(shortest.tolist())
+        return self.most_mixed([self._piece(piece) for piece in row] for row in rows)
 
     def _rows_from(self, row: int) -> Iterator[Chosen]:
         for epoch in self._epochs():

@@ -23,7 +23,7 @@ from runner.llm.data.sample import Sample
 from runner.llm.document import Document
 from runner.llm.packing import batch, fill, pieces
 from runner.llm.packing.layout import Layout, Piece, Row
-from runner.llm.packing.step import Step
+from runner.llm.packing.step import Batch, Step
 from runner.schema.errors import JobError
 
 State = Any  # JSON types; None is the beginning
@@ -89,17 +89,22 @@ class StreamSteps(Layout):
                 )
             yield self.step(one, rows)
 
+    def trial(self) -> Batch:
+        """A batch for probes, the same in every process: of the first block the rows with the most documents."""
+        counted = self.cut
+        for documents, _ in itertools.islice(self.blocks(None), BARREN):
+            if rows := self._filled(documents):
+                self.cut = counted
+                return self.most_mixed(rows)
+        raise _nothing()
+
     def _rows_from(self, row: int, state: State) -> Iterator[Row]:
         barren = 0
         for documents, after in _ahead(self.blocks(state)):
             filled = self._filled(documents)
             barren = 0 if filled else barren + 1
             if barren == BARREN:
-                raise JobError(
-                    f"there is nothing to learn in {BARREN} blocks of documents one after the other: see them with "
-                    "`runner explain data`",
-                    failure="DataInvalid",
-                )
+                raise _nothing()
             yield from filled
             row += len(filled)
             self._note(row, after)
@@ -152,6 +157,14 @@ class StreamSteps(Layout):
         with self.journal.open("a", encoding="utf-8") as file:
             file.write(json.dumps([row, state]) + "\n")
         self._last = row
+
+
+def _nothing() -> JobError:
+    return JobError(
+        f"there is nothing to learn in {BARREN} blocks of documents one after the other: see them with `runner explain "
+        "data`",
+        failure="DataInvalid",
+    )
 
 
 def _piece(coded: batch.Coded) -> Piece:

@@ -212,3 +212,17 @@ def test_a_packed_row_is_what_transformers_and_kernels_want(tmp_path: Path) -> N
     assert batch["input_ids"].dtype == batch["labels"].dtype == torch.int64
     (of_axes,) = next(loader(made, accumulate=1, epochs=1, position_axes=4).begin(0)).batches
     assert torch.equal(of_axes["position_ids"], batch["position_ids"].expand(4, 1, 15))
+
+
+@pytest.mark.parametrize(
+    ("lengths", "held"),
+    [([16] * 60 + [4, 5, 4], [5, 4, 4]), ([16] * 200 + [4, 5], [5, 4]), ([16] * 9, [16]), ([16] * 300 + [9, 9], [16])],
+)
+def test_probes_are_given_a_row_of_several_documents_where_there_is_any(
+    lengths: list[int], held: list[int], tmp_path: Path
+) -> None:
+    made = [stored(tmp_path / "a", lengths)]
+    batches = [loader(made, epochs=1, rank=rank, size=2).trial() for rank in range(2)]
+    assert sorted(map(len, found(batches[0])), reverse=True) == held
+    assert torch.equal(batches[0]["input_ids"], batches[1]["input_ids"])
+    assert len(found(loader(made, epochs=1, packed=False, rows=2).trial())) == 2

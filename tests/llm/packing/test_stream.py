@@ -127,6 +127,8 @@ def test_a_stream_without_anything_to_learn_ends_with_words(tmp_path: Path) -> N
 
     with pytest.raises(JobError, match="nothing to learn in 10 blocks of documents one after the other"):
         list(steps(tmp_path, empty).begin(0))
+    with pytest.raises(JobError, match="nothing to learn in 10 blocks"):
+        steps(tmp_path, empty).trial()
 
 
 def test_an_error_of_whoever_makes_documents_arrives(tmp_path: Path) -> None:
@@ -159,3 +161,10 @@ def test_samples_of_a_mixture_become_blocks_and_broken_ones_are_told(tmp_path: P
     whole = list(steps(tmp_path, blocks, **options).begin(0))
     assert skipped[:1] == [("a:3", "no good")]
     assert all(map(same, list(steps(tmp_path, blocks, **options).begin(9)), whole[9:]))
+
+
+def test_probes_are_given_the_most_mixed_row_of_the_first_block(tmp_path: Path) -> None:
+    made = steps(tmp_path, Blocks(), rows=1)
+    held = found(made.trial())
+    assert len(held) > 1 and all(one[0][0] in {document.ids[0] for document in WHOLE[:10]} for one in held)
+    assert made.cut.documents == 0 and not (tmp_path / "blocks.jsonl").exists()
