@@ -218,12 +218,14 @@ def test_a_dataset_of_a_hub_is_pinned_to_its_commit(
         assert planned(house, {"source": "hf:a/b", "revision": first}).action == "reuse"
         assert planned(house, {"source": "hf:a/b", "split": "test"}).reasons == ("data.train[0].split train -> test",)
         assert planned(house, "hf:a/b#t*").reasons == ("data.train[0].source: files of the split -> t*",)
-        hub.repos["datasets/a/b"].commit = second
-        assert planned(house, "hf:a/b").reasons == (f"data.train[0].source: commit {first[:8]} -> {second[:8]}",)
         said: list[str] = []
-        given = inputs(house, step).given(said.append)["data.train[0].source"]  # still the commit of the plan
+        given = inputs(house, step).given(said.append)["data.train[0].source"]
         assert given.files == (str(given.path / "train.jsonl"),)
         assert given.path.name == first
         assert said == ["fetching train.jsonl of a/b (0.0 MB)"]
+        hub.repos["datasets/a/b"].commit = second
+        assert planned(house, "hf:a/b").reasons == (f"data.train[0].source: commit {first[:8]} -> {second[:8]}",)
+        again = inputs(house, step).given(said.append)["data.train[0].source"]
+        assert again == given  # still the commit of the plan
         with pytest.raises(PlanError, match=r"data.train\[0\].source: dataset 'a/c' is not on "):
             planned(house, "hf:a/c")
