@@ -4,18 +4,72 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
 
+from runner.schema import discover
+from runner.schema.errors import UsageError
 from runner.schema.explain import explain, text
+from runner.schema.kinds import job_class
+from runner.schema.load import load
+
+DATA = "data"  # no kind: kinds have a domain before a dash
+SAMPLES = 3
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the words of this verb."""
-    parser.add_argument("path", nargs="?", default="", metavar="KIND[.FIELD]", help="left out: the list of kinds")
+    parser.add_argument(
+        "path", nargs="?", default="", metavar="KIND[.FIELD]|data", help="left out: the list of kinds; data: see SPEC"
+    )
+    parser.add_argument(
+        "spec", nargs="?", metavar="SPEC", help="with data: the spec whose first samples are shown as a model sees them"
+    )
+    parser.add_argument("--samples", type=int, default=SAMPLES, metavar="N", help="of each corpus (default: 3)")
     parser.add_argument("-o", "--output", choices=("text", "json"), default="text", help="how to print it")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print what is known."""
+    if args.path == DATA:
+        return _data(args)
+    if args.spec is not None:
+        raise UsageError(f"{args.spec!r} is one word too many; `runner explain data SPEC` shows the data of a spec")
     facts = explain(args.path)
     print(json.dumps(facts, indent=1, ensure_ascii=False) if args.output == "json" else text(facts))
     return 0
+
+
+def _data(args: argparse.Namespace) -> int:
+    if args.spec is None:
+        raise UsageError("`runner explain data` needs a spec: runner explain data SPEC")
+    if not 1 <= args.samples <= 1000:
+        raise UsageError(f"--samples {args.samples} is out of range; allowed are 1 to 1000")
+    shown = _previews(args)
+    if args.output == "json":
+        print(json.dumps([one.to_json() for one in shown], indent=1, ensure_ascii=False))
+        return 0
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    print("\n\n".join("\n".join(one.lines(colour=colour)) for one in shown))
+    return 0
+
+
+def _previews(args: argparse.Namespace) -> list[Any]:
+    """What each spec's own job shows of its data."""
+    # only for data: plans and inputs take 0.2 CPU-s to import, which the other words of this verb need not spend
+    from runner.execution.inputs import Inputs  # noqa: PLC0415
+    from runner.plan.build import build  # noqa: PLC0415
+    from runner.store.local import open_store  # noqa: PLC0415
+
+    store, shown = open_store(args.store), []
+    for step in build(load([args.spec], stdin=sys.stdin), store).steps:
+        preview = getattr(discover.load("runner.jobs", step.kind), "preview", None)
+        if preview is not None:
+            spec = job_class(step.kind).model_validate(step.spec)
+            given = Inputs(step=step, spec=spec, store=store).given(lambda line: print(line, file=sys.stderr))
+            shown.append(preview(spec, given, folder=Path(step.folder), samples=args.samples))
+    if not shown:
+        raise UsageError(f"no spec of {args.spec!r} learns from text; `runner explain data` is for llm-train")
+    return shown
