@@ -39,7 +39,6 @@ def arguments(
         "adam_beta1": recipe.betas[0],
         "adam_beta2": recipe.betas[1],
         "max_grad_norm": recipe.clip_norm,
-        "neftune_noise_alpha": recipe.neftune_alpha,
         "bf16": recipe.precision == "bf16",
         "fp16": recipe.precision == "fp16",
         "use_cpu": device == "cpu",

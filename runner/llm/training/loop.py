@@ -26,6 +26,7 @@ from runner.checkpoints import Checkpoints
 from runner.llm.packing.step import Batch, Step, Steps
 from runner.llm.training import losses
 from runner.llm.training.evaluate import Examiner
+from runner.llm.training.noise import Noise
 from runner.llm.training.pace import Pace
 from runner.llm.training.recipe import Recipe
 from runner.llm.training.watch import Watch
@@ -73,6 +74,7 @@ class Trainer(HfTrainer):  # type: ignore[misc]  # transformers is not typed
         super().__init__(model, args, data_collator=_no_collator, callbacks=[pace, *callbacks])
         self.remove_callback(PrinterCallback)
         self._divides = losses.divides(self.accelerator.unwrap_model(model))
+        self._noise = None if recipe.neftune_alpha is None else Noise(model, recipe.neftune_alpha)
         self.model_accepts_loss_kwargs = True  # compute_loss sees to those that do not
 
     @property
@@ -116,6 +118,8 @@ class Trainer(HfTrainer):  # type: ignore[misc]  # transformers is not typed
         self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """This batch's part of the mean loss over all targets of the step."""
+        if self._noise is not None:
+            self._noise.begin(inputs)
         loss, outputs = losses.share(model, inputs, targets=num_items_in_batch, divides=self._divides)
         loss = loss * ranks.size()  # gradients are means over the processes
         return (loss, outputs) if return_outputs else loss
@@ -164,6 +168,8 @@ class Trainer(HfTrainer):  # type: ignore[misc]  # transformers is not typed
 
     def unwrap(self) -> None:
         """Take off the model what the loop put around it, as far as it is this process's alone."""
+        if self._noise is not None:
+            self._noise.remove()
         if not (self.is_deepspeed_enabled or self.is_fsdp_enabled):
             self.accelerator.unwrap_model(self.model_wrapped, keep_fp32_wrapper=False)
 

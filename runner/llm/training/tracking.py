@@ -43,7 +43,7 @@ def callbacks(
     history: Iterable[Row],
     say: Callable[[str], None],
 ) -> tuple[TrainerCallback, ...]:
-    """Who is told of every step. ``steps`` and ``history`` are those of earlier attempts, which TensorBoard shows again.
+    """Who is told of every step. ``steps`` and ``history`` are those of earlier attempts, which TensorBoard shows too.
 
     A service takes its project and its key from the environment.
     """

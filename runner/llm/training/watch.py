@@ -95,8 +95,8 @@ class Watch:
 
     def _say(self, number: int) -> None:
         left = self._meter.left_s(self._total - number)
-        unit = f"steps, loss {self._row['loss']:.3f}, {duration(left)} left" if left else "steps"
-        self._tell.progress(number, self._total, unit)
+        said = f"steps, loss {self._row['loss']:.3f}"
+        self._tell.progress(number, self._total, f"{said}, {duration(left)} left" if left else said)
         now = time.monotonic()
         if now - self._told < TOLD_S and number < self._total:
             return

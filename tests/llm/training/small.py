@@ -137,9 +137,10 @@ def recipe(**changed: Any) -> Recipe:
 
 def fit(folder: Path, trained: Any, listed: Listed, *, heard: Heard | None = None, **changed: Any) -> Done:
     """Train on a CPU; ``changed`` are fields of the recipe, or arguments of ``session.train``."""
+    flops = changed.pop("flops", None)
     more = {name: changed.pop(name) for name in ("examiner", "strategy", "track", "track_folder") if name in changed}
     return session.train(
-        Ready(model=trained),
+        Ready(model=trained, flops_per_token=flops),
         listed,
         recipe=recipe(**changed),
         checkpoints=Checkpoints(folder),

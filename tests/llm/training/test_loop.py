@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors import safe_open
 
+from runner.kernels import patching
+from runner.llm.packing import batch
 from tests.llm.training import small
 from tests.llm.training.small import EndedError, Heard
 
@@ -90,3 +94,46 @@ def test_a_model_that_only_gives_a_mean_weighs_tokens_too(tmp_path: Path) -> Non
     small.fit(tmp_path / "b", mean, listed)
     for name, value in small.weights(usual).items():
         assert torch.allclose(value, small.weights(mean)[name], atol=1e-5), name
+
+
+def test_a_packed_patched_adapter_learns_what_a_plain_padded_one_does(tmp_path: Path) -> None:
+    """Also in bf16, where accelerate puts its autocast around the patched forward; all comes off again."""
+    packs, pads = [], []
+    for number in range(3):
+        found = [one.numpy().astype("int32") for one in small.documents(5, seed=number)]
+        whole = small.step(number, [batch.padded(found, pad_id=0)])
+        pads.append(whole)
+        packs.append(dataclasses.replace(whole, batches=(batch.packed(found),), computed=whole.tokens))
+    plain, ours = lora(small.model()).eval(), lora(small.model()).eval()
+    for model in (plain, ours):
+        for part in model.modules():
+            if isinstance(part, torch.nn.Dropout):
+                part.p = 0.0
+    before = set(vars(ours.base_model.model))
+    wanted = dict.fromkeys(("linear_cross_entropy", "attention", "lora_linear"), "required")
+    applied = patching.apply(ours, wanted)
+    small.fit(tmp_path / "a", plain, small.Listed(steps=pads), accumulate=1, optimizer="sgd")
+    small.fit(tmp_path / "b", ours, small.Listed(steps=packs), accumulate=1, optimizer="sgd")
+    for a, b in zip(small.journal(tmp_path / "a"), small.journal(tmp_path / "b"), strict=True):
+        assert b == pytest.approx(a, rel=1e-5)
+    done = small.fit(tmp_path / "c", ours, small.Listed(steps=packs), accumulate=1, precision="bf16")
+    assert done.steps == 3
+    applied.undo()
+    assert set(vars(ours.base_model.model)) == before
+    assert not [name for name, part in ours.named_modules() if "forward" in vars(part)]
+
+
+def test_speed_is_told_of_every_step(tmp_path: Path) -> None:
+    listed, heard = small.steps(3), Heard()
+    small.fit(tmp_path, small.model(), listed, heard=heard, flops=6e4)
+    rows = small.journal(tmp_path, "speed.jsonl")
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    for row, step in zip(rows, listed.steps, strict=True):
+        assert row["tokens_per_s"] == step.tokens / row["seconds"]
+        assert row["packing_efficiency"] == step.tokens / step.computed < 1
+        assert 0 < row["mfu"] < 1
+        assert 0.05 < row["memory_gb"] < 100
+    assert re.fullmatch(r"MFU is a share of [\d.]+ TFLOP/s, measured on this \w+ CPU, 1 thread", heard.lines[0])
+    losses = [row["loss"] for row in small.journal(tmp_path)]
+    assert heard.progress[1] == (2, 3, f"steps, loss {losses[1]:.3f}, 0 s left")
+    assert heard.progress[2] == (3, 3, f"steps, loss {losses[2]:.3f}")

@@ -11,7 +11,6 @@ from runner.llm.training.recipe import Rate
 from runner.schema.errors import JobError
 from tests.llm.training import small
 
-
 LINEAR = [0.5, 1, 1, 0.8875, 0.775, 0.6625, 0.55, 0.4375, 0.325, 0.2125]
 COSINE = [1, 0.98776, 0.95225, 0.89695, 0.82725, 0.75, 0.67275, 0.60305, 0.54775, 0.51224]
 
