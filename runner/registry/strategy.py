@@ -8,8 +8,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, cast
 
 from runner.schema.errors import PlanError
@@ -96,6 +98,21 @@ def choose(
     return _plainest(names, found, asked=wanted != "auto", offload=offload, processes=processes, memory=memory)
 
 
+def stage_of(path: Path) -> int | None:
+    """The ZeRO stage that a DeepSpeed configuration names. Raises PlanError for a file that is none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise PlanError(f"distribution.deepspeed: {path.name!r} cannot be read as JSON ({error}): mend it") from None
+    zero = found.get("zero_optimization", {}) if isinstance(found, dict) else None
+    if not isinstance(zero, dict):
+        raise PlanError(
+            f"distribution.deepspeed: {path.name!r} must hold an object, and so must its zero_optimization; mend it"
+        )
+    value = zero.get("stage")
+    return None if value in {None, "auto"} else cast(int, value)
+
+
 def working(forecast: Mapping[str, Any], *, checkpointing: str, chunked: bool) -> int:
     """Bytes of activations and logits; ``checkpointing`` is counted as on unless it is off."""
     kept = "kept" if checkpointing == "off" else "checkpointed"
@@ -134,7 +151,7 @@ def _alone(wanted: str, *, offload: Offload, stage: int | None) -> Choice:
 
 
 def _by_stage(wanted: str, stage: int) -> str:
-    name = DEEPSPEED.get(stage)
+    name = DEEPSPEED.get(stage) if type(stage) is int else None
     if name is None:
         raise PlanError(f"distribution.deepspeed: zero_optimization.stage must be 2 or 3, got {stage!r}")
     if wanted not in {"auto", name}:

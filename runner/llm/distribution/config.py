@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,21 +91,17 @@ def generated(*, stage: int, offload: str, device: str, precision: str, sizes: S
 
 
 def given(path: Path) -> Fields:
-    """The user's own configuration. Raises JobError (Infeasible) for what is no JSON object, or not theirs to set."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise _bad(f"cannot be read as JSON ({error})", "mend the file") from None
-    if not isinstance(found, dict):
-        raise _bad(f"holds a {type(found).__name__}, not an object", "write `{...}`")
+    """The user's own configuration, which ``strategy.stage_of`` could read.
+
+    Raises JobError (Infeasible) for what is the spec's to say, and what DeepSpeed does not know.
+    """
+    found = json.loads(path.read_text(encoding="utf-8"))
     ours = sorted(key for key in found if key in SPEC and not _auto(found[key]))
     if ours:
         raise _bad(f"sets {ours[0]!r}, which is the spec's {SPEC[ours[0]]}", "take it out of the file")
     unknown = sorted(set(found) - SECTIONS - set(SPEC))
     if unknown:
         raise _bad(f"has {unknown[0]!r}, which DeepSpeed does not know", f"known are {', '.join(sorted(SECTIONS))}")
-    if not isinstance(found.get(ZERO, {}), dict):
-        raise _bad(f"has a {type(found[ZERO]).__name__} for {ZERO!r}, not an object", "write `{...}`")
     return {key: value for key, value in found.items() if key in SECTIONS}
 
 
@@ -121,26 +117,11 @@ def merged(made: Mapping[str, Any], own: Mapping[str, Any]) -> Fields:
     return done
 
 
-def stage(own: Mapping[str, Any]) -> int | None:
-    """The stage that the user's own configuration names."""
-    value = own.get(ZERO, {}).get("stage")
-    return value if isinstance(value, int) else None
-
-
 def _auto(value: Any) -> bool:
     """Whether all that it says is left to the Trainer."""
     if isinstance(value, dict):
         return all(_auto(one) for one in value.values())
     return bool(value == AUTO)
-
-
-def changed(made: Mapping[str, Any], own: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Dotted keys that ``own`` sets to something else than ``made`` has."""
-    for key, value in own.items():
-        if isinstance(value, dict) and isinstance(made.get(key), dict):
-            yield from changed(made[key], value, f"{prefix}{key}.")
-        elif value != AUTO and made.get(key) != value:
-            yield f"{prefix}{key}"
 
 
 def _bad(what: str, remedy: str) -> JobError:

@@ -27,10 +27,11 @@ from runner.context import LedgerLine
 from runner.kernels.checkpointing import checkpointable
 from runner.llm.distribution import config, gather
 from runner.llm.distribution.config import Sizes
-from runner.registry.strategy import Choice, Name
-from runner.schema.errors import JobError
+from runner.registry.strategy import Choice, Demand, Name, Offload, choose, stage_of
+from runner.schema.errors import JobError, PlanError
 
-STAGES: Mapping[Name, int] = {"zero2": 2, "zero3": 3}
+STAGES: Mapping[str, int] = {"zero2": 2, "zero3": 3}
+HOOKS = "DeepSpeed brings each module's weights when it is called, so that PEFT's own forward calls them one by one"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,34 +66,68 @@ class Strategy:
         return gather.full_state(model, gathered=zero.GatheredParameters)
 
 
-def make(
-    choice: Choice, model: Any, *, processes: int, device: str, precision: str, given: Path | None = None
+def begin(
+    wanted: str,
+    model: Any,
+    *,
+    processes: int,
+    device: str,
+    precision: str,
+    optimizer: str,
+    offload: Offload = "none",
+    given: Path | None = None,
+    demand: Demand | None = None,
+    memory: int | None = None,
 ) -> Strategy:
-    """``choice`` for ``model``, before the Trainer has it.
+    """The strategy ``wanted`` (or auto) for ``model``, before a Trainer has it; see ``runner.registry.strategy``.
 
-    ``precision``: fp32, bf16 or fp16. ``given``: the user's own DeepSpeed configuration, whose values win. Raises
-    JobError (Infeasible).
+    ``precision``: fp32, bf16 or fp16. ``given``: the user's own DeepSpeed configuration, whose values win. ``memory``:
+    bytes of one process. Raises JobError (Infeasible) for what cannot be had together.
     """
+    try:
+        stage = None if given is None else stage_of(given)
+        if given is not None and stage is None and wanted not in STAGES:
+            raise PlanError("distribution.deepspeed: name its zero_optimization.stage, 2 or 3, or set strategy")
+        choice = choose(
+            wanted,
+            processes=processes,
+            optimizer=optimizer,
+            offload=offload,
+            stage=stage,
+            demand=demand,
+            memory=memory,
+        )
+    except PlanError as error:
+        raise JobError(str(error), failure="Infeasible") from None
+    return _made(choice, model, processes=processes, device=device, precision=precision, given=given)
+
+
+def _made(choice: Choice, model: Any, *, processes: int, device: str, precision: str, given: Path | None) -> Strategy:
     offload = choice.offload if device != "cpu" else "none"
     lines = [LedgerLine(what="distribution", where=choice.name, applied=choice.name != "none", why=choice.why)]
     if choice.offload != "none":
         lines.append(_of_offload(choice.offload, device))
+    arguments: dict[str, Any] = {}
+    identity = "whole"
     if choice.name == "fsdp2":
-        arguments = _fsdp2(model, offload=offload)
+        arguments, identity = _fsdp2(model, offload=offload), "fsdp2"
     elif choice.name in STAGES:
         arguments = _zero(choice.name, model, offload=offload, device=device, precision=precision, given=given)
-    else:
-        arguments = {}
+        identity = f"{choice.name} of {processes} processes"
+    if choice.name == "zero3" and _has_lora(model):
+        lines.append(LedgerLine(what="lora_linear", where="zero3", applied=False, why=HOOKS))
     return Strategy(
         name=choice.name,
         why=choice.why,
         shared=choice.name in {"fsdp2", "zero3"},
         arguments=arguments,
         lines=tuple(lines),
-        identity={"fsdp2": "fsdp2", **{zero: f"{zero} of {processes} processes" for zero in STAGES}}.get(
-            choice.name, "whole"
-        ),
+        identity=identity,
     )
+
+
+def _has_lora(model: Any) -> bool:
+    return hasattr(model, "peft_config")
 
 
 def _of_offload(offload: str, device: str) -> LedgerLine:
