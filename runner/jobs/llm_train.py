@@ -5,30 +5,35 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from runner import precision, ranks
 from runner.checkpoints import Checkpoints
-from runner.context import Context, Result
-from runner.llm import corpus, encoding, outcome
+from runner.context import Context, Given, Result
+from runner.llm import corpus, outcome, texts
 from runner.llm.corpus import Corpus
-from runner.llm.data import corpora
 from runner.llm.data.corpora import Source
 from runner.llm.data.sample import Sample
 from runner.llm.data.skipped import Skipped
 from runner.llm.model import architecture, begin, keep
 from runner.llm.model import vocabulary as entries
 from runner.llm.model.prepared import Adapter, Base, Prepared
+from runner.llm.packing import form
 from runner.llm.packing.loader import Loader
+from runner.llm.packing.stream import Blocks, StreamSteps
 from runner.llm.text import template, vocabulary
+from runner.llm.text.preview import Preview
 from runner.llm.text.template import Template
 from runner.llm.text.tokens import Encoder
+from runner.llm.texts import Texts
 from runner.llm.training import journal, samples, session
 from runner.llm.training.evaluate import Examiner
 from runner.llm.training.recipe import Rate, Recipe
+from runner.llm.training.samples import Prompt
 from runner.llm.training.session import Done
 from runner.llm.training.tell import Tell
 from runner.precision import Precision
@@ -48,6 +53,26 @@ def run(spec: LlmTrain, ctx: Context) -> Result:
     return result
 
 
+def preview(spec: LlmTrain, inputs: Mapping[str, Given], *, folder: Path, samples: int) -> Preview:
+    """The first ``samples`` documents of each corpus as tokens, with what is learned of them."""
+    sources = _sources(spec, inputs, folder)
+    if spec.model is None:
+        tokenizer = vocabulary.learn(vocabulary.texts(_training(sources)), size=spec.architecture.vocabulary)
+        chat = _template(spec, inputs, tokenizer, family=spec.architecture.type, model=None)
+    else:
+        model = _given(spec, inputs, folder)
+        tokenizer, _ = entries.open(_folder(model), add=spec.tokens.add, trust_remote_code=_trusts(spec))
+        chat = _template(spec, inputs, tokenizer, family=model.family.name, model=_folder(model))
+    encoder = Encoder(tokenizer, chat, loss_on=_loss_on(spec))
+    return Preview(
+        name=spec.name,
+        loss_on=_loss_on(spec),
+        template=None if chat is None else chat.why,
+        seq_len=spec.batch.seq_len,
+        corpora=texts.shown(sources, encoder, tokenizer, most=samples),
+    )
+
+
 def _train(spec: LlmTrain, ctx: Context) -> Result:
     """What each process of the team does. The first one reads and encodes for all."""
     began = time.perf_counter()
@@ -56,12 +81,17 @@ def _train(spec: LlmTrain, ctx: Context) -> Result:
     ranks.from_first(lambda: checkpoints.check({"precision": chosen.name, "device": ctx.device}))
     model = ranks.from_first(lambda: _model(spec, ctx))
     tokenizer, added = entries.open(_folder(model), add=spec.tokens.add, trust_remote_code=_trusts(spec))
-    chat = _template(spec, ctx, model, tokenizer)
-    train, validation, skipped = ranks.from_first(lambda: _corpora(spec, ctx, tokenizer, chat))
+    chat = _template(spec, ctx.inputs, tokenizer, family=model.family.name, model=_folder(model))
+    if chat is not None:
+        ctx.log(chat.why)
+        tokenizer.chat_template = chat.text
+    lessons = _lessons(spec, ctx, tokenizer, chat)
     read_s = time.perf_counter() - began
     prepared = _prepared(spec, ctx, model, tokenizer, added=added, chosen=chosen)
-    steps, prepared = _steps(spec, ctx, model, prepared, train)
-    examiner = _examiner(spec, ctx, model, prepared, validation)
+    if spec.optimize.probe:
+        prepared = begin.probe(prepared, _steps(spec, ctx, model, prepared, lessons).trial())
+    steps = _steps(spec, ctx, model, prepared, lessons)
+    examiner = _examiner(spec, ctx, model, prepared, lessons)
     began = time.perf_counter()
     done = session.train(
         prepared,
@@ -76,15 +106,15 @@ def _train(spec: LlmTrain, ctx: Context) -> Result:
     )
     trained_s = time.perf_counter() - began
     if ranks.rank() == 0:
-        _keep(ctx, prepared, checkpoints, skipped, done)
+        _keep(ctx, prepared, checkpoints, lessons.skipped, done)
     return outcome.result(
         prepared=prepared,
         done=done,
         rows=list(journal.rows(checkpoints.folder / journal.TRAINING)),
-        steps=steps,
-        train=train,
-        validation=validation,
-        skipped=skipped,
+        cut=steps.cut,
+        train=lessons.train,
+        validation=lessons.validation,
+        skipped=lessons.skipped,
         said=[] if chat is None else [chat.why],
         timings={"reading": read_s, "training": trained_s},
     )
@@ -93,25 +123,24 @@ def _train(spec: LlmTrain, ctx: Context) -> Result:
 def _model(spec: LlmTrain, ctx: Context) -> Resolved:
     """What training begins with; an architecture is made first, with a tokenizer of the training texts."""
     if spec.model is not None:
-        loading = spec.model.model_dump(include={"adapter", "allow_pickle", "trust_remote_code"})
-        found = resolve(str(ctx.inputs["model"].path.absolute()), folder=ctx.folder, **loading)
-        if reason := spec.unfit(found.facts):  # known to the plan, but for a model that was not made yet
-            raise JobError(reason, failure="ModelInvalid")
-        return found
+        return _given(spec, ctx.inputs, ctx.folder)
     sizes = spec.architecture.model_dump()
     folder = ctx.checkpoints / "start"
     if not folder.exists():
-        learned = vocabulary.learn(vocabulary.texts(_samples(spec, ctx)), size=spec.architecture.vocabulary)
+        training = _training(_sources(spec, ctx.inputs, ctx.folder))
+        learned = vocabulary.learn(vocabulary.texts(training), size=spec.architecture.vocabulary)
         architecture.make(folder, **sizes, tokenizer=learned, seed=spec.train.seed)
         ctx.log(f"a tokenizer of {len(learned):,} entries was learned from data.train")
     return resolve(str(folder), folder=ctx.folder)
 
 
-def _samples(spec: LlmTrain, ctx: Context) -> Iterator[Sample]:
-    """All samples of data.train, for a vocabulary; what is broken is told when they are encoded."""
-    for source in _sources(spec, ctx)["train"]:
-        rows = corpora.open(source, skipped=Skipped("skip"))
-        yield from (sample for _, sample in rows.samples())
+def _given(spec: LlmTrain, inputs: Mapping[str, Given], folder: Path) -> Resolved:
+    assert spec.model is not None, "an architecture is made"
+    loading = spec.model.model_dump(include={"adapter", "allow_pickle", "trust_remote_code"})
+    found = resolve(str(inputs["model"].path.absolute()), folder=folder, **loading)
+    if reason := spec.unfit(found.facts):  # known to the plan, but for a model that was not made yet
+        raise JobError(reason, failure="ModelInvalid")
+    return found
 
 
 def _folder(model: Resolved) -> Path:
@@ -123,56 +152,73 @@ def _trusts(spec: LlmTrain) -> bool:
     return spec.model is not None and spec.model.trust_remote_code
 
 
-def _template(spec: LlmTrain, ctx: Context, model: Resolved, tokenizer: Any) -> Template | None:
-    given = ctx.inputs["data.template"].path.read_text("utf-8") if spec.data.template is not None else None
-    chat = template.choose(tokenizer, given=given, family=model.family.name, model=_folder(model))
-    if chat is not None:
-        ctx.log(chat.why)
-        tokenizer.chat_template = chat.text
-    return chat
+def _template(
+    spec: LlmTrain, inputs: Mapping[str, Given], tokenizer: Any, *, family: str, model: Path | None
+) -> Template | None:
+    given = None if spec.data.template is None else inputs["data.template"].path.read_text(encoding="utf-8")
+    return template.choose(tokenizer, given=given, family=family, model=model)
 
 
-def _sources(spec: LlmTrain, ctx: Context) -> dict[str, list[Source]]:
-    """Where the corpora lie on this machine, and how they are read."""
-    train = [
-        _source(ctx, f"data.train[{number}]", **one.model_dump(exclude={"revision"}))
-        for number, one in enumerate(spec.data.train)
-    ]
-    validation = [
-        _source(ctx, f"data.validation[{number}]", **held.model_dump(exclude={"revision"}))
-        for number, held in enumerate(spec.data.validation)
-    ]
-    return {"train": train, "validation": validation}
-
-
-def _source(ctx: Context, field: str, *, source: str, **reading: Any) -> Source:
-    given = ctx.inputs[f"{field}.source"]
-    return Source(name=source, files=tuple(ctx.folder / file for file in given.files) or (given.path,), **reading)
-
-
-def _corpora(
-    spec: LlmTrain, ctx: Context, tokenizer: Any, chat: Template | None
-) -> tuple[list[Corpus], list[Corpus], Skipped]:
-    """The documents that are learned, those that are measured on, and what was left out."""
-    share, skipped = spec.data.validation_share, Skipped(spec.data.on_error)
-    encoder = Encoder(tokenizer, chat, loss_on=_loss_on(spec))
-    made = {
-        field: [
-            encoding.encoded(
-                source,
-                encoder=encoder,
-                skipped=skipped,
-                folder=ctx.checkpoints / "corpora" / f"{field}-{number}",
-                say=ctx.log,
-                check=ctx.check,
-            )
-            for number, source in enumerate(sources)
-        ]
-        for field, sources in _sources(spec, ctx).items()
+def _sources(spec: LlmTrain, inputs: Mapping[str, Given], folder: Path) -> dict[str, Source]:
+    """Where the corpora lie on this machine and how they are read, by field."""
+    train = {
+        f"data.train[{number}]": one.model_dump(exclude={"revision"}) for number, one in enumerate(spec.data.train)
     }
-    if share:
-        return *corpus.hold_back(made["train"], share=share, seed=spec.train.seed), skipped
-    return made["train"], made["validation"], skipped
+    validation = {
+        f"data.validation[{number}]": held.model_dump(exclude={"revision"})
+        for number, held in enumerate(spec.data.validation)
+    }
+    return {
+        field: _source(inputs[f"{field}.source"], folder, **reading) for field, reading in (train | validation).items()
+    }
+
+
+def _source(given: Given, folder: Path, *, source: str, **reading: Any) -> Source:
+    return Source(name=source, files=tuple(folder / file for file in given.files) or (given.path,), **reading)
+
+
+def _training(sources: Mapping[str, Source]) -> Iterator[Sample]:
+    return texts.samples(source for field, source in sources.items() if field.startswith("data.train"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lessons:
+    """What is learned and measured on, in every process; a stream is opened by each of them."""
+
+    train: list[Corpus]  # empty where it is streamed
+    validation: list[Corpus]
+    stream: Blocks | None
+    skipped: Skipped
+    encoder: Encoder
+
+
+def _lessons(spec: LlmTrain, ctx: Context, tokenizer: Any, chat: Template | None) -> Lessons:
+    sources, skipped = _sources(spec, ctx.inputs, ctx.folder), Skipped(spec.data.on_error)
+    reading = Texts(
+        encoder=Encoder(tokenizer, chat, loss_on=_loss_on(spec)),
+        skipped=skipped,
+        folder=ctx.checkpoints / "corpora",
+        say=ctx.log,
+        check=ctx.check,
+    )
+    learned = [field for field in sources if field.startswith("data.train")]
+    now = [field for field in sources if not (spec.data.streaming and field in learned)]
+
+    def encoded() -> tuple[dict[str, Corpus], dict[str, Any]]:
+        return {field: reading.encoded(sources[field], field) for field in now}, skipped.to_json()
+
+    made, left_out = ranks.from_first(encoded)
+    if ranks.rank():
+        skipped.merge(left_out)
+    train = [made[field] for field in learned if field in made]
+    validation = [made[field] for field in now if field not in learned]
+    if spec.data.validation_share:
+        train, validation = corpus.hold_back(train, share=spec.data.validation_share, seed=spec.train.seed)
+    stream = None
+    if spec.data.streaming:
+        streamed = [sources[field] for field in learned]
+        stream = reading.blocks(streamed, size=spec.packing.look_ahead, seed=spec.train.seed)
+    return Lessons(train=train, validation=validation, stream=stream, skipped=skipped, encoder=reading.encoder)
 
 
 def _loss_on(spec: LlmTrain) -> Literal["responses", "all"]:
@@ -223,78 +269,51 @@ def _adapter(spec: LlmTrain) -> Adapter | None:
     )
 
 
-def _steps(
-    spec: LlmTrain, ctx: Context, model: Resolved, prepared: Prepared, train: list[Corpus]
-) -> tuple[Loader, Prepared]:
-    """The steps of this process, and the model as the probe left it: it may find that rows cannot be packed."""
-    steps = _train_steps(spec, model, prepared, train)
-    if not spec.optimize.probe:
-        return steps, prepared
-    probed = begin.probe(prepared, next(steps.begin(0)).batches[0])
-    if probed.packed != prepared.packed:
-        steps = _train_steps(spec, model, probed, train)
-    return steps, probed
-
-
-def _train_steps(spec: LlmTrain, model: Resolved, prepared: Prepared, train: list[Corpus]) -> Loader:
-    return _loader(
-        spec,
-        model,
-        prepared,
-        train,
+def _steps(spec: LlmTrain, ctx: Context, model: Resolved, prepared: Prepared, lessons: Lessons) -> Loader | StreamSteps:
+    """The steps of this process; what a row may hold is known of the prepared model."""
+    layout = _layout(spec, model, prepared, accumulate=spec.batch.accumulate)
+    if lessons.stream is not None:
+        assert spec.train.max_steps is not None, "the schema refuses a stream without an end"
+        journal = ctx.checkpoints / "blocks.jsonl"
+        return StreamSteps(**layout, blocks=lessons.stream, journal=journal, max_steps=spec.train.max_steps)
+    return Loader(
+        **layout,
+        corpora=lessons.train,
         weights=[one.weight for one in spec.data.train],
-        accumulate=spec.batch.accumulate,
+        look_ahead=spec.packing.look_ahead,
+        seed=spec.train.seed,
         epochs=spec.train.epochs,
         max_steps=spec.train.max_steps,
     )
 
 
-def _loader(
-    spec: LlmTrain,
-    model: Resolved,
-    prepared: Prepared,
-    corpora: list[Corpus],
-    *,
-    weights: Sequence[float],
-    accumulate: int,
-    epochs: float | None,
-    max_steps: int | None = None,
-) -> Loader:
-    batch, packing, pad = spec.batch, spec.packing, prepared.tokenizer.pad_token_id
-    return Loader(
-        corpora=corpora,
-        weights=weights,
-        packed=prepared.packed,
-        seq_len=batch.seq_len,
-        rows=batch.rows,
-        accumulate=accumulate,
-        seed=spec.train.seed,
-        pad_id=0 if pad is None else pad,  # whatever it is: it is masked, and never learned
-        long=packing.long,
-        look_ahead=packing.look_ahead,
-        most_documents=max(1, max_documents(model.facts, batch.seq_len * batch.rows)),
-        epochs=epochs,
-        max_steps=max_steps,
-        rank=ranks.rank(),
-        size=ranks.size(),
-        hidden=model.facts["hidden"],
-    )
+def _layout(spec: LlmTrain, model: Resolved, prepared: Prepared, *, accumulate: int) -> dict[str, Any]:
+    batch, pad = spec.batch, prepared.tokenizer.pad_token_id
+    return {
+        "packed": prepared.packed,
+        "seq_len": batch.seq_len,
+        "rows": batch.rows,
+        "accumulate": accumulate,
+        "pad_id": 0 if pad is None else pad,  # whatever it is: it is masked, and never learned
+        "long": spec.packing.long,
+        "most_documents": max(1, max_documents(model.facts, batch.seq_len * batch.rows)),
+        "rank": ranks.rank(),
+        "size": ranks.size(),
+        "hidden": model.facts["hidden"],
+        "position_axes": form.position_axes(prepared.model.config),
+    }
 
 
-def _examiner(
-    spec: LlmTrain, ctx: Context, model: Resolved, prepared: Prepared, validation: list[Corpus]
-) -> Examiner | None:
-    """What is measured while it learns: the validation data, and answers."""
-    wanted, tokenizer = spec.evaluation, prepared.tokenizer
-    if not validation and not wanted.prompts:
+def _examiner(spec: LlmTrain, ctx: Context, model: Resolved, prepared: Prepared, lessons: Lessons) -> Examiner | None:
+    """What is measured while it learns: the validation data, once a document, and answers."""
+    wanted, held = spec.evaluation, lessons.validation
+    if not held and not wanted.prompts:
         return None
-    weights = [1.0] * len(validation)
+    layout = _layout(spec, model, prepared, accumulate=ranks.size())
     return Examiner(
-        _loader(spec, model, prepared, validation, weights=weights, accumulate=ranks.size(), epochs=1)
-        if validation
-        else None,
-        tokenizer=tokenizer,
-        prompts=samples.prompts(wanted.prompts, tokenizer, template=tokenizer.chat_template),
+        Loader(**layout, corpora=held, weights=[1.0] * len(held), seed=0, epochs=1) if held else None,
+        tokenizer=prepared.tokenizer,
+        prompts=[Prompt(text=text, ids=tuple(lessons.encoder.ask(text))) for text in wanted.prompts],
         tokens=wanted.prompt_tokens,
         check=ctx.check,
     )

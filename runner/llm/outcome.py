@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from runner import ranks
@@ -11,7 +12,7 @@ from runner.context import LedgerLine, Plot, Result, Table
 from runner.llm.corpus import Corpus
 from runner.llm.data.skipped import Skipped
 from runner.llm.model.prepared import Prepared
-from runner.llm.packing.loader import Loader
+from runner.llm.packing.pieces import Cut
 from runner.llm.training.session import Done
 
 LAST = 0.1  # share of the steps whose mean loss stands for the end of the training
@@ -23,7 +24,7 @@ def result(
     prepared: Prepared,
     done: Done,
     rows: Sequence[Mapping[str, Any]],
-    steps: Loader,
+    cut: Cut,
     train: Sequence[Corpus],
     validation: Sequence[Corpus],
     skipped: Skipped,
@@ -34,9 +35,9 @@ def result(
     return Result(
         metrics={
             **figures(done, rows),
-            **_counts(prepared=prepared, done=done, steps=steps, train=train, validation=validation, skipped=skipped),
+            **_counts(prepared=prepared, done=done, cut=cut, train=train, validation=validation, skipped=skipped),
         },
-        ledger=(*prepared.ledger, *_more_lines(prepared, steps)),
+        ledger=(*prepared.ledger, *_more_lines()),
         tables=tuple(_tables(done, skipped)),
         plots=tuple(_plots(done, rows)),
         timings=timings,
@@ -60,7 +61,7 @@ def _counts(
     *,
     prepared: Prepared,
     done: Done,
-    steps: Loader,
+    cut: Cut,
     train: Sequence[Corpus],
     validation: Sequence[Corpus],
     skipped: Skipped,
@@ -71,7 +72,7 @@ def _counts(
         "documents_train": sum(map(len, train)),
         "documents_validation": sum(map(len, validation)),
         "documents_skipped": skipped.total,
-        "documents_cut": vars(steps.cut),
+        "documents_cut": asdict(cut),
         "tokens_train": sum(int(one.lengths.sum()) for one in train),
         "targets_train": sum(int(one.targets.sum()) for one in train),
         "parameters": prepared.parameters,
@@ -79,7 +80,7 @@ def _counts(
     }
 
 
-def _more_lines(prepared: Prepared, steps: Loader) -> list[LedgerLine]:
+def _more_lines() -> list[LedgerLine]:
     number = ranks.size()
     if number == 1:
         return []
