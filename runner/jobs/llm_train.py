@@ -19,6 +19,8 @@ from runner.llm.corpus import Corpus
 from runner.llm.data.corpora import Source
 from runner.llm.data.sample import Sample
 from runner.llm.data.skipped import Skipped
+from runner.llm.distribution import strategy
+from runner.llm.distribution.strategy import Strategy
 from runner.llm.model import architecture, begin, keep
 from runner.llm.model import vocabulary as entries
 from runner.llm.model.prepared import Adapter, Base, Prepared
@@ -40,6 +42,7 @@ from runner.precision import Precision
 from runner.registry.family import Resolved
 from runner.registry.forecast import max_documents
 from runner.registry.resolve import resolve
+from runner.registry.strategy import Demand, working
 from runner.schema.errors import JobError
 from runner.schema.jobs.llm_train import LlmTrain
 
@@ -77,8 +80,6 @@ def _train(spec: LlmTrain, ctx: Context) -> Result:
     """What each process of the team does. The first one reads and encodes for all."""
     began = time.perf_counter()
     chosen = precision.choose(spec.precision, device=ctx.device)
-    checkpoints = Checkpoints(ctx.checkpoints / "training")
-    ranks.from_first(lambda: checkpoints.check({"precision": chosen.name, "device": ctx.device}))
     model = ranks.from_first(lambda: _model(spec, ctx))
     tokenizer, added = entries.open(_folder(model), add=spec.tokens.add, trust_remote_code=_trusts(spec))
     chat = _template(spec, ctx.inputs, tokenizer, family=model.family.name, model=_folder(model))
@@ -91,7 +92,10 @@ def _train(spec: LlmTrain, ctx: Context) -> Result:
     if spec.optimize.probe:
         prepared = begin.probe(prepared, _steps(spec, ctx, model, prepared, lessons).trial())
     steps = _steps(spec, ctx, model, prepared, lessons)
-    examiner = _examiner(spec, ctx, model, prepared, lessons)
+    shared = _strategy(spec, ctx, model, prepared)
+    checkpoints = Checkpoints(ctx.checkpoints / "training")
+    identity = {"precision": chosen.name, "device": ctx.device, "strategy": shared.identity}
+    ranks.from_first(lambda: checkpoints.check(identity))
     began = time.perf_counter()
     done = session.train(
         prepared,
@@ -100,7 +104,8 @@ def _train(spec: LlmTrain, ctx: Context) -> Result:
         checkpoints=checkpoints,
         tell=Tell(progress=ctx.progress, log=ctx.log, metric=ctx.metric, check=ctx.check),
         device=ctx.device,
-        examiner=examiner,
+        examiner=_examiner(spec, ctx, model, prepared, lessons),
+        strategy=shared,
         track=tuple(spec.track),
         track_folder=ctx.records / "curves",
     )
@@ -115,6 +120,7 @@ def _train(spec: LlmTrain, ctx: Context) -> Result:
         train=lessons.train,
         validation=lessons.validation,
         skipped=lessons.skipped,
+        lines=shared.lines,
         said=[] if chat is None else [chat.why],
         timings={"reading": read_s, "training": trained_s},
     )
@@ -302,6 +308,26 @@ def _layout(spec: LlmTrain, model: Resolved, prepared: Prepared, *, accumulate: 
         "hidden": model.facts["hidden"],
         "position_axes": form.position_axes(prepared.model.config),
     }
+
+
+def _strategy(spec: LlmTrain, ctx: Context, model: Resolved, prepared: Prepared) -> Strategy:
+    """How the processes share the model."""
+    wanted, memory_gb = spec.distribution, spec.compute.memory_gb
+    checkpointing = "off" if prepared.checkpointed is None else "required"
+    chunked = spec.optimize.loss_chunking != "off"
+    work = working(prepared.forecast, checkpointing=checkpointing, chunked=chunked)
+    return strategy.begin(
+        wanted.strategy,
+        prepared.model,
+        processes=ranks.size(),
+        device=ctx.device,
+        precision=prepared.precision.name,
+        optimizer=spec.train.optimizer,
+        offload=wanted.offload,
+        given=None if wanted.deepspeed is None else ctx.inputs["distribution.deepspeed"].path,
+        demand=Demand(forecast=prepared.forecast, layers=model.facts["layers"], working=work),
+        memory=None if memory_gb is None else int(memory_gb * GB),
+    )
 
 
 def _examiner(spec: LlmTrain, ctx: Context, model: Resolved, prepared: Prepared, lessons: Lessons) -> Examiner | None:

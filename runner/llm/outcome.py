@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from runner import ranks
 from runner.context import LedgerLine, Plot, Result, Table
 from runner.llm.corpus import Corpus
 from runner.llm.data.skipped import Skipped
@@ -28,6 +27,7 @@ def result(
     train: Sequence[Corpus],
     validation: Sequence[Corpus],
     skipped: Skipped,
+    lines: Sequence[LedgerLine],
     said: Sequence[str],
     timings: Mapping[str, float],
 ) -> Result:
@@ -37,7 +37,7 @@ def result(
             **figures(done, rows),
             **_counts(prepared=prepared, done=done, cut=cut, train=train, validation=validation, skipped=skipped),
         },
-        ledger=(*prepared.ledger, *_more_lines()),
+        ledger=(*prepared.ledger, *lines),
         tables=tuple(_tables(done, skipped)),
         plots=tuple(_plots(done, rows)),
         timings=timings,
@@ -78,14 +78,6 @@ def _counts(
         "parameters": prepared.parameters,
         "trainable_parameters": prepared.trainable,
     }
-
-
-def _more_lines() -> list[LedgerLine]:
-    number = ranks.size()
-    if number == 1:
-        return []
-    why = f"{number} processes share the forward passes of each step and add up their gradients"
-    return [LedgerLine(what="processes", where="training", wanted="required", applied=True, why=why)]
 
 
 def _tables(done: Done, skipped: Skipped) -> list[Table]:
