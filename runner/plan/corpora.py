@@ -39,6 +39,7 @@ def places(field: Field, *, folder: Path) -> list[Place]:
         return []
     if isdir(folder / source):
         return _of_folder(folder / source, shown=source, split=field.beside("split", "train"))
+    _check_plain(field)
     named = files.expand([source], folder=folder)
     for name in named:
         if Path(name).suffix.lower() not in TYPES:
@@ -46,6 +47,13 @@ def places(field: Field, *, folder: Path) -> list[Place]:
     if is_pattern(source, folder=folder):
         return [(name, folder / name) for name in named]
     return [(f"{ONE}{Path(source).suffix.lower()}", folder / source)]
+
+
+def _check_plain(field: Field) -> None:
+    """What only a dataset has must not stand beside files: it would be passed over."""
+    for name, default in (("split", "train"), ("revision", "main")):
+        if (given := field.beside(name, default)) != default:
+            raise PlanError(f"{field.value!r} is no dataset, so it has no {name} {given!r}; leave {name} out")
 
 
 def _of_folder(path: Path, *, shown: str, split: str) -> list[Place]:

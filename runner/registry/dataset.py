@@ -53,6 +53,8 @@ def resolve(source: str, *, revision: str = "main", split: str = "train") -> Dat
     repo, _, pinned = name.partition("@")
     if not HUB_ID.fullmatch(repo) or ".." in repo or "--" in repo or "/" not in repo:
         raise PlanError(f"{source!r} is no dataset of a hub: write hf:owner/name, or hf:owner/name#PATTERN")
+    if pattern and split != "train":
+        raise PlanError(f"{source!r} takes the files that match, whatever split they are of; leave split {split!r} out")
     commit, files = hub.listing(repo, revision=pinned or revision)
     taken = _matching(files, pattern, name=repo) if pattern else _of_split(files, split, name=repo)
     return Dataset(

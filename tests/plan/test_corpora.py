@@ -170,6 +170,12 @@ def test_what_is_no_corpus_is_an_error_of_the_plan(house: House, folder: Path, s
         planned(house, "one.jsonl", source)
 
 
+@pytest.mark.parametrize(("name", "value"), [("split", "dev"), ("revision", "v1")])
+def test_what_only_datasets_have_is_refused_beside_files(house: House, folder: Path, name: str, value: str) -> None:
+    with pytest.raises(PlanError, match=f"'one.jsonl' is no dataset, so it has no {name} '{value}'; leave {name} out"):
+        planned(house, {"source": "one.jsonl", name: value})
+
+
 def test_a_damaged_folder_is_an_error_of_the_plan(house: House, folder: Path) -> None:
     saved(folder / "set")
     (folder / "set" / "state.json").write_text("[]")

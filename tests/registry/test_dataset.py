@@ -155,6 +155,10 @@ def test_patterns_that_match_nothing_or_no_corpus(server: Hub) -> None:
         PlanError, match=r"no file that matches 'x\*'; it has README.md, .*data/train-00001-of-00002.jsonl"
     ):
         dataset.resolve(f"{SOURCE}#x*")
+    with pytest.raises(
+        PlanError, match="takes the files that match, whatever split they are of; leave split 'test' out"
+    ):
+        dataset.resolve(f"{SOURCE}#data/*", split="test")
     with pytest.raises(PlanError, match=r"'README.md' of dataset 'someone/chats' is no corpus: known types are"):
         dataset.resolve(f"{SOURCE}#README*")
 

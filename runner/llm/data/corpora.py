@@ -6,7 +6,7 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ class Source:
     format: str | None = None  # None: told by the columns
     columns: Mapping[str, str]  # the format's own column names by those of the files
     weight: float = 1.0
+    folder: Path | None = None  # of the spec: files below it are shown relative to it, so that places are unique
 
 
 class Rows:
@@ -51,9 +52,7 @@ class Rows:
     def __init__(self, source: Source, *, skipped: Skipped) -> None:
         self.source = source
         self._skipped = skipped
-        self._told = 0  # rows before this one were told to ``skipped``: none is counted twice
         self._first_broken = ""
-        self._below = _common(source.files)
         first = self._first()
         self.format: str = source.format or detect(first, name=source.name)
         self.why: str = why(self.format, first)
@@ -69,8 +68,8 @@ class Rows:
     def samples(self, begin: int = 0) -> Iterator[tuple[int, Sample]]:
         """(Number of the row in the corpus, sample) from row ``begin`` on, whatever lay before.
 
-        Broken rows go to ``skipped`` and have numbers too. Raises JobError where a file cannot be read, and, read from
-        its first row, where nothing is left.
+        Broken rows go to ``skipped``, once however often they are read, and have numbers too. Raises JobError where a
+        file cannot be read, and, read from its first row, where nothing is left.
         """
         kept = read = 0
         for number, (place, row) in enumerate(self._rows(begin), start=begin):
@@ -80,18 +79,13 @@ class Rows:
                     raise BrokenSampleError(row.record)
                 found = self._sample(row.record, place=place)
             except BrokenSampleError as error:
-                self._broken(number, place, str(error))
+                self._first_broken = self._first_broken or f"{place}: {error}"
+                self._skipped.add(place, str(error))
                 continue
             kept += 1
             yield number, found
         if not kept and not begin:
             raise self._none_left(f"none of its {read:,} rows can be used", self._first_broken)
-
-    def _broken(self, number: int, place: str, reason: str) -> None:
-        self._first_broken = self._first_broken or f"{place}: {reason}"
-        if number >= self._told:
-            self._skipped.add(place, reason)
-            self._told = number + 1
 
     def _rows(self, begin: int) -> Iterator[tuple[str, Row]]:
         """Rows of all files from number ``begin`` on, each with its place."""
@@ -99,7 +93,7 @@ class Rows:
             begin -= yield from self._of_file(file, max(begin, 0))
 
     def _of_file(self, file: Path, begin: int) -> Generator[tuple[str, Row], None, int]:
-        shown = os.path.relpath(file, self._below)
+        shown = _shown(file, self.source)
         try:
             reader = _reader(file)(_of_split(file, self.source.split), begin)
             while True:
@@ -172,9 +166,14 @@ def _of_split(file: Path, split: str) -> Path:
     return file / split
 
 
-def _common(files: Sequence[Path]) -> str:
-    """The folder that files are shown relative to."""
-    return os.path.commonpath([file.parent for file in files])
+def _shown(file: Path, source: Source) -> str:
+    """What people know the file by."""
+    if source.name.startswith("artifact:"):
+        return source.name
+    if source.folder is not None and file.is_relative_to(source.folder):
+        return str(file.relative_to(source.folder))
+    inside = os.path.relpath(file, os.path.commonpath([one.parent for one in source.files]))
+    return f"{source.name.partition('#')[0]}/{inside}" if source.name.startswith("hf:") else inside
 
 
 def open(source: Source, *, skipped: Skipped) -> Rows:  # noqa: A001 (corpora.open)

@@ -24,17 +24,21 @@ class Skipped:
         self.policy: Policy = policy
         self.counts: Counter[str] = Counter()
         self.listed: list[tuple[str, str]] = []  # place and reason, the first ``MAX_LISTED``
+        self._places: set[str] = set()  # of those: a stream comes by again
 
     def add(self, place: str, reason: str) -> None:
-        """Note a broken row. Raises JobError where the policy is to stop."""
+        """Note a broken row, once. Raises JobError where the policy is to stop."""
         if self.policy == "stop":
             raise JobError(
                 f"{place}: {reason}; mend the row, or leave such rows out with data.on_error: skip",
                 failure="DataInvalid",
             )
+        if place in self._places:
+            return
         self.counts[reason.partition(": ")[0]] += 1
         if len(self.listed) < MAX_LISTED:
             self.listed.append((place, reason))
+            self._places.add(place)
 
     @property
     def total(self) -> int:

@@ -111,6 +111,20 @@ def test_files_follow_each_other_and_row_numbers_go_on(tmp_path: Path) -> None:
         assert list(rows.samples(begin)) == found[begin:]
 
 
+def test_places_are_named_as_people_know_them(tmp_path: Path) -> None:
+    (tmp_path / "chats").mkdir()
+    path = as_jsonl(tmp_path / "chats" / "a")
+
+    def place(name: str, folder: Path | None) -> str:
+        source = Source(name=name, files=(path,), columns={}, folder=folder)
+        return next(corpora.open(source, skipped=Skipped("stop")).samples())[1].place
+
+    assert place("chats/a.jsonl", tmp_path) == "chats/a.jsonl:1"
+    assert place("/elsewhere/a.jsonl", tmp_path / "specs") == "a.jsonl:1"
+    assert place("artifact:made#a.jsonl", tmp_path) == "artifact:made#a.jsonl:1"
+    assert place("hf:owner/name#a*", tmp_path / "specs") == "hf:owner/name/a.jsonl:1"
+
+
 def test_a_split_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) -> None:
     with pytest.raises(JobError, match=r"no split 'dev'; it has test, train"):
         opened(as_split(tmp_path / "data"), split="dev")
