@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from runner.llm.data.sample import BrokenSampleError
-from runner.llm.text.render import Message, render
+from runner.llm.text.render import Message, Tools, render
 from runner.llm.text.template import Template
 
 Key = tuple[str, bool]
@@ -17,19 +15,17 @@ class Heard:
     def __init__(self) -> None:
         self._seen: set[Key] = set()
 
-    def check(self, template: Template, messages: list[Message], tools: list[dict[str, Any]] | None) -> None:
+    def check(self, template: Template, messages: list[Message], tools: Tools) -> None:
         """Raises BrokenSampleError that names what the template leaves out."""
         new = {key: at for at, message in reversed(list(enumerate(messages))) for key in _keys(message, at)}
         new |= {("tools", True): 0} if tools else {}
         new = {key: at for key, at in new.items() if key not in self._seen}
         if not new:
             return
-        made = template.plain(messages)
-        text = template.of(tools)
-        whole = render(text, made, tools, special=template.special).text
+        whole = _written(messages, tools, template)
         for key, at in new.items():
-            changed, given = _without(key[0], made, at), None if key[0] == "tools" else tools
-            if _same(whole, text, changed, given, template):
+            changed, given = _without(key[0], messages, at), None if key[0] == "tools" else tools
+            if _same(whole, changed, given, template):
                 raise BrokenSampleError(_left_out(key, at))
             self._seen.add(key)
 
@@ -48,17 +44,19 @@ def _without(what: str, messages: list[Message], at: int) -> list[Message]:
     if what == "tool_calls":
         other = {name: value for name, value in message.items() if name != "tool_calls"}
     else:
-        other = message | {"content": f"{message['content']}."}
+        other = message | {"content": f"{message.get('content') or ''}."}
     return [*messages[:at], other, *messages[at + 1 :]]
 
 
-def _same(
-    whole: str, text: str, messages: list[Message], tools: list[dict[str, Any]] | None, template: Template
-) -> bool:
+def _same(whole: str, messages: list[Message], tools: Tools, template: Template) -> bool:
     try:
-        return render(text, messages, tools, special=template.special).text == whole
+        return _written(messages, tools, template) == whole
     except BrokenSampleError:
         return False  # it looks at what was taken away
+
+
+def _written(messages: list[Message], tools: Tools, template: Template) -> str:
+    return render(template.of(tools), template.plain(messages), tools, special=template.special).text
 
 
 def _left_out(key: Key, at: int) -> str:

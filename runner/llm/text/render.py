@@ -15,6 +15,7 @@ from runner.llm.data.sample import BrokenSampleError
 from runner.schema.errors import JobError
 
 Message = dict[str, Any]
+Tools = list[dict[str, Any]] | None
 Span = tuple[int, int]
 MARK = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
 # What goes wrong in a template that meets data it was not made for: `None + "text"`, a missing key, raise_exception()
@@ -34,7 +35,7 @@ class Rendered:
 def render(
     template: str,
     messages: list[Message],
-    tools: list[dict[str, Any]] | None = None,
+    tools: Tools = None,
     *,
     special: Mapping[str, str],
     prompt: bool = False,

@@ -8,12 +8,9 @@ the prompt for it, begins what it has with the reply, and the rest is the reply.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from runner.llm.data.sample import BrokenSampleError
-from runner.llm.text.render import Message, Rendered, Span, marked, render
-
-Tools = list[dict[str, Any]] | None
+from runner.llm.text.render import Message, Rendered, Span, Tools, marked, render
 
 
 def found(

@@ -6,13 +6,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
 from runner.llm.data.sample import BrokenSampleError
 from runner.llm.text import spans
-from runner.llm.text.render import Message, Rendered, check, marked, render
+from runner.llm.text.render import Message, Rendered, Tools, check, marked, render
 from runner.llm.text.shipped import FAMILIES, of_family, shipped
 from runner.registry.recognise import families
 from runner.schema.errors import JobError
@@ -35,6 +35,7 @@ class Template:
     twin: str | None = None  # name of the template of ours that writes the same text, with marks
     stops: tuple[str, ...] = ()  # what ends a reply
     special: Mapping[str, str]  # the tokenizer's named tokens
+    parts: bool = False  # whether it takes content as a list of parts alone, as some of models that see do
 
     @property
     def why(self) -> str:
@@ -44,11 +45,19 @@ class Template:
             "twin": f"it writes what our marked {self.twin!r} writes, whose marks say what is learned",
             "prompts": "what follows its own generation prompts is learned",
         }
-        return f"chat template: {self.origin}; {how[self.way]}"
+        told = f"chat template: {self.origin}; {how[self.way]}"
+        return told if self.ends else f"{told}; it ends replies with none of {', '.join(self.stops)}"
 
-    def write(
-        self, messages: list[Message], tools: list[dict[str, Any]] | None, *, replies: bool = True
-    ) -> list[Rendered]:
+    @property
+    def ends(self) -> bool:
+        """Whether a reply ends in a token at which generation stops; a model learns no end where it does not."""
+        try:
+            written = self.write(PROBES[0], None)
+        except BrokenSampleError:
+            return True  # it wants other messages
+        return all(one.text[start:stop].rstrip().endswith(self.stops) for one in written for start, stop in one.spans)
+
+    def write(self, messages: list[Message], tools: Tools, *, replies: bool = True) -> list[Rendered]:
         """The texts that a conversation makes, most often one; see ``spans.found``. Without ``replies`` one, in which
         nothing is looked for. Raises BrokenSampleError with a reason."""
         text, made = self.of(tools), self.plain(messages)
@@ -60,18 +69,18 @@ class Template:
     def ask(self, prompt: str) -> str:
         """The text after which the assistant answers ``prompt``. Raises JobError where the template refuses it."""
         try:
-            asked = [{"role": "user", "content": prompt}]
+            asked = self.plain([{"role": "user", "content": prompt}])
             return render(self.text, asked, special=self.special, prompt=True).text
         except BrokenSampleError as error:
             raise JobError(f"evaluation.prompts: {prompt[:60]!r}: {error}", failure="DataInvalid") from None
 
-    def of(self, tools: list[dict[str, Any]] | None) -> str:
+    def of(self, tools: Tools) -> str:
         """The template for a conversation with these tools."""
         return self.tools if tools and self.tools else self.text
 
     def plain(self, messages: list[Message]) -> list[Message]:
         """The messages with "" for content that is None, as beside calls of tools: many templates write "None"."""
-        return [message if message.get("content") is not None else message | {"content": ""} for message in messages]
+        return _plain(messages, parts=self.parts)
 
 
 def choose(
@@ -90,8 +99,9 @@ def choose(
     special: dict[str, str] = dict(tokenizer.special_tokens_map)
     for one in filter(None, (text, with_tools)):
         check(one, origin=origin)
-        _check_marks(one, special, origin=origin)
-    twin = None if marked(text) else _twin(text, special, family=family)
+    parts = _takes_parts_alone(text, special)
+    _check_marks(text, special, origin=origin, parts=parts)
+    twin = None if marked(text) or parts else _twin(text, special, family=family)
     return Template(
         text=text,
         tools=with_tools,
@@ -100,7 +110,15 @@ def choose(
         twin=twin,
         stops=_stops(tokenizer, family=family, model=model),
         special=special,
+        parts=parts,
     )
+
+
+def _plain(messages: list[Message], *, parts: bool) -> list[Message]:
+    made = [message if message.get("content") is not None else message | {"content": ""} for message in messages]
+    if not parts:
+        return made
+    return [message | {"content": [{"type": "text", "text": message["content"]}]} for message in made]
 
 
 def _text(
@@ -174,10 +192,16 @@ def _said(text: str, messages: list[Message], special: Mapping[str, str]) -> str
         return None
 
 
-def _check_marks(text: str, special: Mapping[str, str], *, origin: str) -> None:
+def _takes_parts_alone(text: str, special: Mapping[str, str]) -> bool:
+    """Whether it writes a reply that is a list of parts, and not one that is a text."""
+    as_text, as_parts = (_said(text, _plain(PROBES[0], parts=parts), special) or "" for parts in (False, True))
+    return REPLY["content"] in as_parts and REPLY["content"] not in as_text
+
+
+def _check_marks(text: str, special: Mapping[str, str], *, origin: str, parts: bool) -> None:
     """Raises JobError where marks enclose something else than a reply: inside a macro their places are not known."""
     try:
-        made = render(text, PROBES[0], special=special)
+        made = render(text, _plain(PROBES[0], parts=parts), special=special)
     except BrokenSampleError:
         return  # it wants other messages: each sample shows
     learned = "".join(made.text[start:stop] for start, stop in made.spans)

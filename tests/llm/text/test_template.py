@@ -242,6 +242,37 @@ def test_a_reply_ends_at_what_the_generation_stops_at(tmp_path: Path) -> None:
         chosen(made, given="x", model=tmp_path)
 
 
+def test_a_template_that_ends_no_reply_says_so() -> None:
+    text = "{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}"
+    assert chosen(tokenizer(text)).why == (
+        "chat template: the tokenizer's own; what follows its own generation prompts is learned; "
+        "it ends replies with none of </s>, <|eot_id|>"
+    )
+    assert chosen(tokenizer(published("llama3"))).why == (
+        "chat template: the tokenizer's own; it writes what our marked 'llama3' writes, whose marks say what is learned"
+    )
+
+
+@pytest.mark.parametrize("name", ["llava_next", "smolvlm"])
+def test_templates_that_take_content_as_parts_alone_get_it_so(name: str) -> None:
+    found = chosen(tokenizer(published(name)), family="llava")
+    assert (found.way, found.parts) == ("prompts", True)
+    (rendered,) = found.write(MULTI, None)
+    first, second = learned(rendered)
+    assert first.strip().startswith("A1")
+    assert second.strip().startswith("A2")
+    assert "Q2" in found.ask("Q2")
+
+
+def test_what_the_last_reply_ends_with_may_differ() -> None:
+    """gpt-oss ends the last reply with <|return|>, and earlier ones with <|end|>."""
+    texts = chosen(tokenizer(published("gptoss")), family="gpt-oss").write([*MULTI[:3], say("A2")], None)
+    assert [learned(text) for text in texts] == [
+        ["<|channel|>final<|message|> A1<|return|>"],
+        ["<|channel|>final<|message|>A2<|return|>"],
+    ]
+
+
 def test_the_clock_stands_still() -> None:
     text = "{{ strftime_now('%d %b %Y') }}"
     assert render(text, [], special={}).text == "26 Jul 2024"

@@ -6,7 +6,9 @@ from itertools import groupby
 from typing import Any
 
 import pytest
-from transformers import PreTrainedTokenizerBase
+from tokenizers import Tokenizer, decoders, normalizers, processors
+from tokenizers.models import BPE
+from transformers import ByT5Tokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from runner.llm.data.sample import Chat, Completion, Text
 from runner.llm.document import Document
@@ -76,11 +78,9 @@ def test_a_completion_and_a_text_end_once(tokenizer: PreTrainedTokenizerBase) ->
 
 
 def test_a_beginning_is_never_doubled(tokenizer: PreTrainedTokenizerBase) -> None:
-    from tokenizers.processors import TemplateProcessing
-
     begins = learn(iter(WORDS), size=330, special=["<s>"])
     begins.bos_token = "<s>"
-    begins.backend_tokenizer.post_processor = TemplateProcessing(
+    begins.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A <|im_end|>", special_tokens=[("<s>", 3), ("<|im_end|>", 2)]
     )
     begins.chat_template = "{{ bos_token }}" + str(tokenizer.chat_template)
@@ -150,9 +150,38 @@ def test_a_template_that_leaves_something_out_is_named(tokenizer: PreTrainedToke
     assert shown(tokenizer, third) == "user: Ping?\n[assistant: Pong.\n]"
 
 
-def test_what_a_conversation_or_a_slow_tokenizer_lacks() -> None:
-    from transformers import ByT5Tokenizer
+def spaced() -> PreTrainedTokenizerBase:
+    """A tokenizer as of Llama 2: words begin with a sign for the space before them, unknown characters are bytes."""
+    letters = sorted(set("".join(WORDS)) - {"日", "本", "\n", " "})
+    names = ["<s>", "</s>", "▁", *(f"<0x{byte:02X}>" for byte in range(256)), *letters, "▁P", "on", "g."]
+    made = Tokenizer(
+        BPE(dict(zip(names, range(len(names)), strict=True)), [("▁", "P"), ("o", "n"), ("g", ".")], byte_fallback=True)
+    )
+    made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    made.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="</s>")
 
+
+def test_tokenizers_that_move_spaces_learn_the_same_characters(tokenizer: PreTrainedTokenizerBase) -> None:
+    older = (
+        "{% for m in messages %}{{ '[A] ' + m.content + ' [B]' if m.role == 'user' else ' ' + m.content + eos_token }}"
+        "{% endfor %}"
+    )
+    chat = Chat(place="a:1", messages=[ask("Ping?"), say("Pong. 日本 "), ask("Ping?"), say("Pong.")])
+    trimmed = learn(iter(WORDS), size=330)
+    trimmed.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
+    for made in (tokenizer, trimmed, spaced()):
+        (document,) = encoder(made, given=older).encode([chat])
+        assert isinstance(document, Document)
+        runs = groupby(zip(document.ids, document.learned, strict=True), key=lambda pair: bool(pair[1]))
+        texts = [made.decode([token for token, _ in run]) for learned, run in runs if learned]
+        end = made.eos_token
+        assert [text.strip() for text in texts] == [f"Pong. 日本 {end}", f"Pong.{end}"]
+
+
+def test_what_a_conversation_or_a_slow_tokenizer_lacks() -> None:
     with pytest.raises(JobError, match="ByT5Tokenizer cannot tell which characters"):
         Encoder(ByT5Tokenizer(), None, loss_on="all")
     made = Encoder(learn(iter(WORDS), size=330), None, loss_on="all")
