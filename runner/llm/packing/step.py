@@ -13,10 +13,10 @@ Batch = dict[str, Any]  # what the model is called with; see ``Step``
 class Step:
     """The share of one process; the counts are of all processes together, known without asking them.
 
-    A packed batch is one row of T tokens: `input_ids`, `position_ids` (from 0 in each document), `labels` [1, T],
-    `cu_seq_lens_q`, `cu_seq_lens_k` int32 [documents + 1], `max_length_q`, `max_length_k` int, and no mask. A padded
-    one has `input_ids`, `attention_mask`, `labels` [R, T]. Labels are -100 where nothing is learned: always at a
-    document's first token. `use_cache` is False.
+    A packed batch is one row of T tokens: `input_ids`, `labels` [1, T], `position_ids` [1, T] (from 0 in each document;
+    [4, 1, T] for multimodal rotary positions, see ``form``), `cu_seq_lens_q`, `cu_seq_lens_k` int32 [documents + 1],
+    `max_length_q`, `max_length_k` int, and no mask. A padded one has `input_ids`, `attention_mask`, `labels` [R, T].
+    Labels are -100 where nothing is learned: always at a document's first token. `use_cache` is False.
     """
 
     number: int  # from 0
