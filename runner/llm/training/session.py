@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor
-from transformers import TrainerState, set_seed
+from transformers import TrainerState, TrainingArguments, set_seed
 
 from runner import ranks
 from runner.checkpoints import Checkpoints
@@ -48,6 +49,10 @@ class Strategy(Protocol):
     @property
     def arguments(self) -> Mapping[str, Any]:
         """Fields of transformers' TrainingArguments."""
+        ...
+
+    def settle(self, arguments: TrainingArguments) -> None:
+        """What TrainingArguments have no field for, before a Trainer is made of them."""
         ...
 
     def full_state(self, trainer: loop.Trainer) -> dict[str, Tensor] | None:
@@ -99,9 +104,12 @@ def train(
     rate = None if known is None else peak.measure(device, recipe.precision)
     meter = Meter(flops_per_token=known, peak=rate, device=device)
     more = {"eval_on_start": examiner is not None, **(strategy.arguments if strategy is not None else {})}
+    told = arguments(recipe, steps=steps.total, device=device, folder=checkpoints.writing, more=more)
+    if strategy is not None:
+        strategy.settle(told)
     trainer = loop.Trainer(
         prepared.model,
-        arguments(recipe, steps=steps.total, device=device, folder=checkpoints.writing, more=more),
+        told,
         steps=steps,
         recipe=recipe,
         checkpoints=checkpoints,
@@ -134,7 +142,7 @@ def _done(trainer: loop.Trainer, checkpoints: Checkpoints, strategy: Strategy | 
     why = pace.why(state)
     assert why is not None, "a run ends for a reason"
     return Done(
-        history=[dict(row) for row in state.log_history],
+        history=json.loads(json.dumps(state.log_history, sort_keys=True)),  # as a checkpoint gives it back
         best=best,
         steps=state.global_step,
         planned=trainer.steps.total,
