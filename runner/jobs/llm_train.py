@@ -180,7 +180,8 @@ def _sources(spec: LlmTrain, inputs: Mapping[str, Given], folder: Path) -> dict[
 
 
 def _source(given: Given, folder: Path, *, source: str, **reading: Any) -> Source:
-    return Source(name=source, files=tuple(folder / file for file in given.files) or (given.path,), **reading)
+    files = tuple(folder / file for file in given.files) or (given.path,)
+    return Source(name=source, files=files, folder=folder, **reading)
 
 
 def _training(sources: Mapping[str, Source]) -> Iterator[Sample]:
