@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from runner.schema.block import Block
 from runner.schema.marks import CORPUS, NEUTRAL, RESULT
 from runner.schema.reference import checked_file
 
+Column = Literal[
+    "messages", "tools", "conversations", "system", "instruction", "input", "output", "prompt", "completion", "text"
+]
 Format = Literal["messages", "sharegpt", "alpaca", "prompt_completion", "text"]
 
 
@@ -36,11 +40,18 @@ class Corpus(Block):
     (instruction, input, output), `prompt_completion`, `text`; left out: told by the columns of the first rows, named in
     the log, and an error where several would fit."""
 
-    columns: Annotated[dict[str, str], RESULT] = {}  # noqa: RUF012 (pydantic copies it)
+    columns: Annotated[dict[str, Column], RESULT] = {}  # noqa: RUF012 (pydantic copies it)
     """The format's own column names by yours: `{question: prompt, answer: completion}`."""
 
     weight: Annotated[float, RESULT, Field(gt=0, le=1e6)] = 1.0
     """How often its documents are taken in an epoch: 2 takes each twice, 0.5 every second one."""
+
+    @model_validator(mode="after")
+    def _columns_differ(self) -> Corpus:
+        names = list(self.columns.values())
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise PydanticCustomError("columns", "columns: only one can be {name}", {"name": repr(twice[0])})
+        return self
 
     @model_validator(mode="before")
     @classmethod

@@ -115,7 +115,8 @@ class Rows:
 
     def _renamed(self, record: dict[str, Any]) -> dict[str, Any]:
         names = self.source.columns
-        return {names.get(name, name): value for name, value in record.items()} if names else record
+        named = {names[name]: value for name, value in record.items() if name in names}
+        return {name: value for name, value in record.items() if name not in names} | named
 
     def _first(self) -> list[dict[str, Any]]:
         """The first rows that can be read."""

@@ -3,21 +3,25 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import random
 import resource
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import datasets
 import pyarrow
 import pyarrow.parquet
 import pytest
+from pydantic import ValidationError
 
 from runner.llm.data import corpora
 from runner.llm.data.corpora import Rows, Source
+from runner.llm.data.detect import FORMATS
 from runner.llm.data.sample import Chat, Completion, Text
 from runner.llm.data.skipped import Skipped
 from runner.registry import dataset
+from runner.schema.corpus import Column, Corpus
 from runner.schema.errors import JobError
 
 RECORDS = [{"prompt": f"question {n}", "completion": f"answer {n}"} for n in range(700)]
@@ -146,6 +150,39 @@ def test_columns_are_renamed_and_the_log_says_what_was_read(tmp_path: Path) -> N
     rows, _ = opened(path, columns={"question": "prompt", "answer": "completion"})
     assert rows.why == "columns prompt, completion; not read: id"
     assert list(rows.samples()) == [(0, Completion(place="a.jsonl:1", prompt="2 + 2?", completion="4"))]
+
+
+def test_a_column_that_was_named_counts_for_more_than_one_of_that_name(tmp_path: Path) -> None:
+    path = lines(tmp_path / "a.jsonl", {"question": "2 + 2?", "prompt": "other", "completion": "4"})
+    rows, _ = opened(path, columns={"question": "prompt"})
+    assert list(rows.samples()) == [(0, Completion(place="a.jsonl:1", prompt="2 + 2?", completion="4"))]
+
+
+def test_columns_can_only_be_named_after_those_that_are_read() -> None:
+    assert {name for module in FORMATS.values() for name in module.COLUMNS} == set(get_args(Column))
+    with pytest.raises(ValidationError, match="columns: only one can be 'prompt'"):
+        Corpus(source="a.jsonl", columns={"a": "prompt", "b": "prompt"})
+
+
+@pytest.mark.parametrize("make", [as_jsonl, as_array, as_table, as_tsv, as_parquet])
+def test_damage_never_ends_in_anything_but_a_reason(make: Callable[[Path], Path], tmp_path: Path) -> None:
+    """Bytes changed, cut out and repeated at random places."""
+    path = make(tmp_path / "a")
+    whole, draws = path.read_bytes(), random.Random(7)
+    reasons = set()
+    for _ in range(40):
+        content = bytearray(whole)
+        for _ in range(draws.randrange(1, 4)):
+            at = draws.randrange(len(content))
+            content[at : at + draws.randrange(3)] = draws.randbytes(draws.randrange(3)) * draws.randrange(1, 50)
+        path.write_bytes(content)
+        for policy in ("stop", "skip"):
+            try:
+                list(opened(path, policy=policy)[0].samples())
+            except JobError as error:
+                assert error.failure == "DataInvalid"
+                reasons.add(str(error))
+    assert reasons
 
 
 def test_a_format_is_never_guessed(tmp_path: Path) -> None:

@@ -104,6 +104,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("messages", {"messages": [USER, REPLY, REPLY]}, "wrong role order: message 3 of 'assistant' follows 'assistant'"),
     ("messages", {"messages": [USER, REPLY, USER]}, "wrong role order: the last message is of 'user', and nothing"),
     ("messages", {"messages": [USER, CALLS, USER]}, "wrong role order: message 3 of 'user' follows a tool call, where"),
+    ("messages", {"messages": [USER, {**REPLY, "weight": 0}]}, "not supported: message 2 has a weight"),
     ("messages", {"messages": [USER, ANSWER]}, "wrong role order: message 2 of 'tool' follows 'user'"),
     ("messages", {"messages": [USER, CALLS, {**ANSWER, "tool_call_id": "c2"}, REPLY]}, "wrong tool_call_id: message 3"),
     (

@@ -82,6 +82,8 @@ def _message(number: int, one: Any) -> dict[str, Any]:
         raise BrokenSampleError(f"missing field: message {number} has no 'role'")
     if role not in ROLES:
         raise BrokenSampleError(f"unknown role: {str(role)[:40]!r} in message {number}; known are {', '.join(ROLES)}")
+    if one.get("weight") not in (None, 1):
+        raise BrokenSampleError(f"not supported: message {number} has a weight, and every reply is learned alike")
     made = {key: value for key, value in one.items() if value is not None} | {"content": _content(number, one)}
     if calls := fields.decoded(made.pop("tool_calls", None)):
         made["tool_calls"] = _calls(number, role, calls)

@@ -26,8 +26,10 @@ def records(path: Path, begin: int) -> Rows:
                     yield from _group(file, group, first=first, begin=begin)
                 first += count
             return first
-    except (pyarrow.ArrowException, OSError) as error:
-        raise UnreadableError(f"it is no whole Parquet file ({str(error).splitlines()[0]})") from error
+    except (pyarrow.ArrowException, OSError, ValueError) as error:  # ValueError: a text that is not UTF-8
+        raise UnreadableError(
+            f"it is no whole Parquet file ({next(iter(str(error).splitlines()), type(error).__name__)})"
+        ) from error
 
 
 def _group(file: Any, group: int, *, first: int, begin: int) -> Iterator[Row]:
