@@ -42,3 +42,11 @@ class Job(Block):
     def unfit(self, facts: Mapping[str, Any]) -> str | None:
         """Why a model, of which the registry knows ``facts``, cannot do what this spec asks for; None where it can."""
         return None
+
+    def training(self) -> Mapping[str, Any] | None:
+        """What a plan forecasts a training run's memory from, and chooses how processes share it; None for no such run.
+
+        Keys: seq_len, batch (rows), rank (of LoRA, or None), precision, quantize, checkpointing, chunked (whether
+        logits are never whole), optimizer, strategy, offload.
+        """
+        return None

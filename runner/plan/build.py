@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from runner.plan import fingerprint
 from runner.plan.decide import Wanted, decide
@@ -11,7 +12,8 @@ from runner.plan.graph import CycleError, order
 from runner.plan.inputs import Pinner
 from runner.plan.reasons import at
 from runner.plan.source import Pinned, Source
-from runner.plan.step import Plan, Step
+from runner.plan.step import Action, Plan, Step
+from runner.plan.training import training
 from runner.schema.errors import PlanError, Problem
 from runner.schema.load import Loaded
 from runner.store.digests import Digests
@@ -94,6 +96,19 @@ class _Builder:
             writes=decision.writes,
             after=tuple(dict.fromkeys([*upstream, *twin])),
             family=pinned.models[0].family.name if pinned.models else None,
-            estimate=estimate(pinned.inputs, pinned.models),
+            estimate=estimate(pinned.inputs, pinned.models) | self._training(source, pinned, decision.action),
             code_version=code,
         )
+
+    def _training(self, source: Source, pinned: Pinned, action: Action) -> dict[str, Any]:
+        """The forecast of a step that trains and will be carried out."""
+        spec = source.loaded.spec
+        wanted = spec.training()
+        if wanted is None or action != "create":
+            return {}
+        compute = spec.compute.model_dump(mode="json")
+        try:
+            return training(wanted, compute=compute, inputs=pinned.inputs, models=pinned.models)
+        except PlanError as error:
+            self._problems.append(source.loaded.problem("distribution", str(error)))
+            return {}

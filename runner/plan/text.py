@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from runner.plan.step import Input, Plan, Step
@@ -49,10 +49,26 @@ def _details(step: Step) -> Iterator[str]:
         yield f"{entry.field}: {_input(entry)}"
     known = step.estimate
     if "parameters" in known:
-        parameters = f"{known['parameters'] / 1e6:,.1f} M parameters"
-        yield f"family: {step.family}, {parameters}, about {known['memory_gb']:g} GB memory a worker (estimate)"
+        about = "" if "strategy" in known else f", about {known['memory_gb']:g} GB memory a worker (estimate)"
+        yield f"family: {step.family}, {known['parameters'] / 1e6:,.1f} M parameters{about}"
+    yield from _training(known)
     if step.after:
         yield f"after: {', '.join(step.after)}"
+
+
+def _training(known: Mapping[str, Any]) -> Iterator[str]:
+    """The forecast of a training run, and how its processes share it."""
+    if found := known.get("forecast"):
+        held = {name: size(found[name]) for name in ("weights", "gradients", "optimizer")}
+        trained = f"{found['trainable_parameters'] / 1e6:,.3g} M of {found['parameters'] / 1e6:,.3g} M parameters"
+        of = f" of {size(found['memory'])}" if found["memory"] else ""
+        much = ", more than there is" if found["fits"] is False else ""
+        yield (
+            f"trains {trained}: about {size(found['process'])}{of} of memory a process{much} (estimate); of the model "
+            f"{held['weights']} weights, {held['gradients']} gradients, {held['optimizer']} optimizer"
+        )
+    if chosen := known.get("strategy"):
+        yield f"strategy: {chosen['name']} ({chosen['why']})"
 
 
 def _input(entry: Input) -> str:

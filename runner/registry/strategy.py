@@ -130,8 +130,8 @@ def needs(name: Name, demand: Demand, *, processes: int, offload: Offload = "non
     trained = 4 * found["trainable_parameters"]
     weights = 4 * found["parameters"] if found["adapter"] == "none" else found["weights"]
     state = found["weights"] + found["gradients"] + found["optimizer"] - weights - trained
-    if name == "ddp":
-        return int(weights + 2 * trained + state + demand.working)
+    if name in {"none", "ddp"}:
+        return int(weights + (1 if name == "none" else 2) * trained + state + demand.working)
     ours = name == "fsdp2"
     state = 0 if offload != "none" else state + (0 if ours else trained)
     beside = demand.working + (0 if ours else 2 * 4 * min(BUCKET, found["trainable_parameters"]))

@@ -375,3 +375,18 @@ class LlmTrain(Job):
         if facts["quantised"] and self.adapter.type == "none":
             return f"has weights quantised to {facts['quantised']!r}, which only an adapter can train: set adapter.type"
         return None
+
+    def training(self) -> Mapping[str, Any]:
+        """Its sizes, and what is done about memory."""
+        return {
+            "seq_len": self.batch.seq_len,
+            "batch": self.batch.rows,
+            "rank": None if self.adapter.type == "none" else self.adapter.r,
+            "precision": self.precision,
+            "quantize": self.quantize,
+            "checkpointing": self.optimize.checkpointing,
+            "chunked": self.optimize.loss_chunking != "off",
+            "optimizer": self.train.optimizer,
+            "strategy": self.distribution.strategy,
+            "offload": self.distribution.offload,
+        }
