@@ -83,28 +83,25 @@ def linears(model: Any) -> list[str]:
     ]
 
 
-def _targets(model: Any, wanted: str | Sequence[str], facts: Mapping[str, Any]) -> list[str] | str:
+def _targets(model: Any, wanted: Sequence[str], facts: Mapping[str, Any]) -> list[str] | str:
     """Names, as everybody reads them, or a pattern where the names would match other modules too."""
     here = linears(model)
-    if isinstance(wanted, str):
-        names, pattern = list(facts["lora_targets"]), facts["lora_pattern"]
-        chosen = [path for path in here if re.fullmatch(pattern, path)]
-        if not chosen:
-            raise JobError(
-                "the registry knows no linear layers for adapter.target_modules: auto in this model; name some, there "
-                f"are {_kinds(here)}",
-                failure="ModelInvalid",
-            )
-    else:
-        names = list(dict.fromkeys(wanted))
-        found = {name: [path for path in here if _ends_with(path, name)] for name in names}
-        for name, paths in found.items():
-            if not paths:
-                raise _unknown("target_modules", name, here)
-        chosen = [path for path in here if any(_ends_with(path, name) for name in names)]
-        pattern = "|".join(map(re.escape, chosen))
-    everywhere = [path for path, _ in model.named_modules() if any(_ends_with(path, name) for name in names)]
-    return sorted(names) if sorted(everywhere) == sorted(chosen) else pattern
+    chosen = {path for path in here if "auto" in wanted and re.fullmatch(facts["lora_pattern"], path)}
+    if "auto" in wanted and not chosen:
+        raise JobError(
+            "the registry knows no linear layers for adapter.target_modules: auto in this model; name some, there are "
+            f"{_kinds(here)}",
+            failure="ModelInvalid",
+        )
+    named = [name for name in wanted if name != "auto"]
+    for name in named:
+        found = {path for path in here if _ends_with(path, name)}
+        if not found:
+            raise _unknown("target_modules", name, here)
+        chosen |= found
+    names = sorted({*named, *(facts["lora_targets"] if "auto" in wanted else ())})
+    everywhere = {path for path, _ in model.named_modules() if any(_ends_with(path, name) for name in names)}
+    return names if everywhere == chosen else "|".join(map(re.escape, sorted(chosen)))
 
 
 def _saved(model: Any, wanted: Sequence[str], *, grown: bool) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from runner.context import LedgerLine
@@ -11,6 +11,7 @@ from runner.kernels.checkpointing import Checkpointed
 from runner.kernels.ledger import Wanted
 from runner.kernels.patching import Applied
 from runner.precision import Precision
+from runner.registry.strategy import Choice, Demand
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +22,7 @@ class Adapter:
     r: int
     alpha: float | None = None  # None: 2 r
     dropout: float = 0.0
-    target_modules: Literal["auto"] | tuple[str, ...] = "auto"
+    target_modules: tuple[str, ...] = ("auto",)  # "auto": those that the registry knows for the family
     modules_to_save: tuple[str, ...] = ()
 
 
@@ -38,8 +39,8 @@ class Prepared:
     """A model that can be trained as it is; see ``begin.prepare``."""
 
     model: Any  # of transformers, or a PeftModel around it; on its device, in training mode
-    tokenizer: Any  # with the tokens that were added
-    applied: Applied | None  # patches; None where nothing was asked for
+    tokenizer: Any
+    applied: Applied  # patches
     lines: tuple[LedgerLine, ...]  # of what is no patch
     checkpointed: Checkpointed | None
     precision: Precision
@@ -51,15 +52,15 @@ class Prepared:
     parameters: int
     trainable: int
     flops_per_token: float  # of forward and backward, for MFU: products with weights, without attention's scores
-    forecast: Mapping[str, Any]
+    forecast: Mapping[str, Any]  # of ``runner.llm.memory``, bytes; {} where the weights do not show their widths
+    demand: Demand | None  # what one process alone would take
+    choice: Choice  # how several processes share the work
     packed: bool  # whether documents may share a row
     packing: Wanted
     packing_why: str
-    device: str = "cpu"
-    optimize: Mapping[str, Wanted] = field(default_factory=dict)
 
     @property
     def ledger(self) -> list[LedgerLine]:
         """All lines as a report wants them; patches as the probe left them."""
-        patches = [] if self.applied is None else self.applied.ledger.lines
-        return [*self.lines, *(LedgerLine(**line.fields()) for line in patches)]
+        packing = LedgerLine(what="packing", wanted=self.packing, applied=self.packed, why=self.packing_why)
+        return [*self.lines, packing, *(LedgerLine(**line.fields()) for line in self.applied.ledger.lines)]

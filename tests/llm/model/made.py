@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from runner.llm.model import begin, vocabulary
 from runner.llm.model.prepared import Prepared
+from runner.llm.packing import form
 from runner.precision import Precision
 from runner.registry.recognise import families
 from runner.registry.resolve import resolve
@@ -64,3 +65,19 @@ def packed(*lengths: int, seed: int = 0) -> dict[str, Any]:
         "max_length_k": max(lengths),
         "use_cache": False,
     }
+
+
+def for_axes(batch: dict[str, Any], config: Any) -> dict[str, Any]:
+    """With as many axes of positions as a model with that config wants."""
+    axes = form.position_axes(config)
+    return batch if axes == 1 else batch | {"position_ids": batch["position_ids"].repeat(axes, 1, 1)}
+
+
+def padded(*lengths: int) -> dict[str, Any]:
+    """Documents of these lengths in a row each."""
+    rows = [packed(length, seed=length)["input_ids"][0] for length in lengths]
+    mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    labels = ids.masked_fill(mask == 0, -100)
+    labels[:, 0] = -100
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels, "use_cache": False}
