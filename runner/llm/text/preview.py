@@ -123,7 +123,7 @@ def _document(document: Shown, seq_len: int, *, colour: bool) -> list[str]:
     left = document.count - sum(len(token.ids) for token in document.tokens)
     tail = [f"... and {left:,} more tokens"] if left else []
     body = _coloured(document.tokens) if colour else _plain(document.tokens)
-    return [head, *body, *tail]
+    return [head, *(body[:-1] if body[-1:] == [""] else body), *tail]
 
 
 def _plain(tokens: Sequence[Token]) -> list[str]:
