@@ -14,6 +14,7 @@ from runner.schema.errors import UsageError
 from runner.schema.explain import explain, text
 from runner.schema.kinds import job_class
 from runner.schema.load import load
+from runner.schema.marks import Mark
 
 DATA = "data"  # no kind: kinds have a domain before a dash
 SAMPLES = 3
@@ -61,15 +62,16 @@ def _previews(args: argparse.Namespace) -> list[Any]:
     # only for data: plans and inputs take 0.2 CPU-s to import, which the other words of this verb need not spend
     from runner.execution.inputs import Inputs  # noqa: PLC0415
     from runner.plan.build import build  # noqa: PLC0415
+    from runner.plan.fields import walk  # noqa: PLC0415
     from runner.store.local import open_store  # noqa: PLC0415
 
     store, shown = open_store(args.store), []
     for step in build(load([args.spec], stdin=sys.stdin), store).steps:
-        preview = getattr(discover.load("runner.jobs", step.kind), "preview", None)
-        if preview is not None:
-            spec = job_class(step.kind).model_validate(step.spec)
+        spec = job_class(step.kind).model_validate(step.spec)
+        if any(field.mark is Mark.CORPUS for field in walk(spec)):
             given = Inputs(step=step, spec=spec, store=store).given(lambda line: print(line, file=sys.stderr))
-            shown.append(preview(spec, given, folder=Path(step.folder), samples=args.samples))
+            job = discover.load("runner.jobs", step.kind)
+            shown.append(job.preview(spec, given, folder=Path(step.folder), samples=args.samples))
     if not shown:
         raise UsageError(f"no spec of {args.spec!r} learns from text; `runner explain data` is for llm-train")
     return shown
