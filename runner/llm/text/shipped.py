@@ -31,13 +31,21 @@ FAMILIES: Mapping[str, str] = {
     "gemma3-vision": "gemma",
     "phi3": "phi3",
     "smollm3": "chatml",
+    "olmo2": "olmo2",
+    "granite": "granite",
+    "deepseek-v2": "deepseek2",
+    "deepseek-v3": "deepseek3",
 }
 # Tokens without which a format would fall to pieces: a model of the family may have been made without them
 NEEDS: Mapping[str, tuple[str, ...]] = {
     "chatml": ("<|im_start|>", "<|im_end|>"),
+    "deepseek2": (),
+    "deepseek3": ("<｜User｜>", "<｜Assistant｜>"),
     "gemma": ("<start_of_turn>", "<end_of_turn>"),
+    "granite": ("<|start_of_role|>", "<|end_of_role|>"),
     "llama3": ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
     "mistral": (),
+    "olmo2": (),
     "phi3": ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>"),
     "qwen2_5": ("<|im_start|>", "<|im_end|>"),
     "qwen3": ("<|im_start|>", "<|im_end|>"),

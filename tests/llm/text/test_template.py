@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from runner.llm.data.sample import BrokenSampleError
+from runner.llm.data.sample import BrokenSampleError, Chat
+from runner.llm.document import Document
 from runner.llm.text import shipped, spans, template
 from runner.llm.text.render import Rendered, render
 from runner.llm.text.template import Template
+from runner.llm.text.tokens import Encoder
 from runner.llm.text.vocabulary import learn
 from runner.schema.errors import JobError
 
@@ -218,7 +220,7 @@ def test_where_a_template_comes_from(tmp_path: Path) -> None:
     assert chosen(tokenizer()).origin == "ours for the family 'llama', 'llama3', since the tokenizer has none"
     assert chosen(tokenizer(), family="qwen3").text == shipped.shipped()["qwen3"]
     assert template.choose(tokenizer(special=()), given=None, family="llama") is None  # its tokens are not there
-    assert template.choose(tokenizer(), given=None, family="olmo2") is None
+    assert template.choose(tokenizer(), given=None, family="gpt-oss") is None
     (tmp_path / "chat_template.json").write_text(json.dumps({"chat_template": shipped.shipped()["chatml"]}))
     assert chosen(tokenizer(), model=tmp_path).origin == "the processor's own"
     (tmp_path / "chat_template.json").write_text("[]")
@@ -240,6 +242,54 @@ def test_a_reply_ends_at_what_the_generation_stops_at(tmp_path: Path) -> None:
     (tmp_path / "generation_config.json").write_text("{")
     with pytest.raises(JobError, match=r"generation_config\.json of the model cannot be read"):
         chosen(made, given="x", model=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("family", "text", "replies"),
+    [
+        ("olmo2", "<s><|system|>\nS\n<|user|>\nQ\n<|assistant|>\nA</s>\n<|user|>\nR\n<|assistant|>\nB</s>", "A B"),
+        (
+            "granite",
+            "<|start_of_role|>system<|end_of_role|>S</s>\n<|start_of_role|>user<|end_of_role|>Q</s>\n"
+            "<|start_of_role|>assistant<|end_of_role|>A</s>\n<|start_of_role|>user<|end_of_role|>R</s>\n"
+            "<|start_of_role|>assistant<|end_of_role|>B</s>\n",
+            "A B",
+        ),
+        ("deepseek-v2", "<s>S\n\nUser: Q\n\nAssistant: A</s>User: R\n\nAssistant: B</s>", " A  B"),
+        ("deepseek-v3", "<s>S<｜User｜>Q<｜Assistant｜>A</s><｜User｜>R<｜Assistant｜>B</s>", "A B"),
+        (
+            "smollm3",
+            "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\nA<|im_end|>\n"
+            "<|im_start|>user\nR<|im_end|>\n<|im_start|>assistant\nB<|im_end|>\n",
+            "A B",
+        ),
+    ],
+    ids=lambda value: value if value[:1].islower() else "",
+)
+def test_formats_for_models_without_a_template(family: str, text: str, replies: str) -> None:
+    found = chosen(tokenizer(), family=family)
+    messages = [SYSTEM, ask("Q"), say("A"), ask("R"), say("B")]
+    (rendered,) = found.write(messages, None)
+    assert rendered.text == text
+    end = "<|im_end|>" if family == "smollm3" else "</s>"
+    assert " ".join(learned(rendered)).replace(end, "") == replies
+    prompt = render(found.text, messages[:4], special=found.special, prompt=True).text
+    assert rendered.text.startswith(prompt)
+    assert rendered.spans[1][0] == len(prompt)
+    if family != "smollm3":
+        with pytest.raises(BrokenSampleError, match=r"the chat template refuses it: .* no tools"):
+            found.write(WITH_CALLS, TOOLS)
+
+
+@pytest.mark.parametrize("name", sorted(shipped.shipped()))
+def test_our_marks_are_those_that_transformers_reads(name: str) -> None:
+    made = tokenizer(shipped.shipped()[name])
+    messages = [ask("Q 日本"), say("A 🙂\n"), ask("R"), say(" B")]
+    theirs: Any = made.apply_chat_template(messages, return_assistant_tokens_mask=True, return_dict=True)
+    (document,) = Encoder(made, chosen(made), loss_on="responses").encode([Chat(place="a:1", messages=messages)])
+    assert isinstance(document, Document)
+    assert document.ids.tolist() == theirs["input_ids"]
+    assert document.learned.tolist() == [bool(one) for one in theirs["assistant_masks"]]
 
 
 def test_a_template_that_ends_no_reply_says_so() -> None:
