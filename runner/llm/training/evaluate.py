@@ -68,7 +68,7 @@ class Examiner:
         loss = math.fsum(one for one, _ in sums) / targets
         if not math.isfinite(loss):
             raise JobError(
-                f"the validation loss became {loss}: lower train.learning_rate, or set precision: fp32", failure="NaN"
+                f"the validation loss became {loss}: lower train.learning_rate or lengthen train.warmup", failure="NaN"
             )
         return {LOSS: loss, PERPLEXITY: math.exp(min(loss, HIGHEST)), "validation_targets": targets}
 

@@ -7,6 +7,7 @@ when the run goes on, and come again.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -61,12 +62,20 @@ def rows(path: Path) -> Iterator[dict[str, Any]]:
                 yield json.loads(line)
 
 
+def _step(line: bytes) -> float:
+    """Of a line; one that a kill or a power cut tore is beyond all."""
+    try:
+        return int(json.loads(line)["step"]) if line.endswith(b"\n") else math.inf
+    except ValueError:
+        return math.inf
+
+
 def _cut(path: Path, step: int) -> None:
     path.touch()
     size = 0
     with path.open("rb") as file:
         for line in file:
-            if not line.endswith(b"\n") or json.loads(line)["step"] > step:
+            if _step(line) > step:
                 break
             size += len(line)
     with path.open("r+b") as file:

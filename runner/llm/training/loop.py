@@ -10,6 +10,7 @@ In a team the Trainer finds the group of torch.distributed, and `arguments` say 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,7 @@ class Trainer(HfTrainer):  # type: ignore[misc]  # transformers is not typed
         """The batches of one step, and its targets in all processes; none where the run is over."""
         if self.control.should_training_stop:
             return [], 0
+        began = time.perf_counter()
         step = next(epoch_iterator)
         if step.targets == 0:
             raise JobError(
@@ -107,7 +109,7 @@ class Trainer(HfTrainer):  # type: ignore[misc]  # transformers is not typed
                 "masked; look at them with `runner explain data`",
                 failure="DataInvalid",
             )
-        self._watch.begin(step)
+        self._watch.begin(step, began=began)
         batches = list(step.batches)
         assert 0 < len(batches) <= num_batches, f"{len(batches)} batches in a step of {num_batches}"
         # The loop counts batches: a smaller last step is filled with one that nothing is learned from.
@@ -130,7 +132,7 @@ class Trainer(HfTrainer):  # type: ignore[misc]  # transformers is not typed
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """One step's figures: what stops the run is found here, before a checkpoint is written."""
-        if "grad_norm" not in logs:  # the Trainer's summary of a run
+        if "learning_rate" not in logs:  # the Trainer's summary of a run
             return
         step = self.state.global_step
         self._watch.end(step, loss=logs["loss"], grad_norm=_number(logs["grad_norm"]), rate=logs["learning_rate"])

@@ -35,9 +35,9 @@ class Meter:
         self._began = 0.0
         self._last: deque[float] = deque(maxlen=LAST)
 
-    def begin(self) -> None:
-        """A step's data is there."""
-        self._began = time.perf_counter()
+    def begin(self, began: float) -> None:
+        """A step's data was asked for at ``began``, by `time.perf_counter`."""
+        self._began = began
 
     def end(self, step: Step) -> dict[str, Any]:
         """The step is done: its figures. `mfu` is the share of the measured rate that useful tokens took."""

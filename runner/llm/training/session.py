@@ -98,7 +98,7 @@ def train(
     state = TrainerState() if last is None else TrainerState.load_from_json(str(last / STATE))
     journal = Journal(checkpoints.folder if first else None)
     journal.begin(state.global_step)
-    stops = Stops(fp16=recipe.precision == "fp16")
+    stops = Stops(precision=recipe.precision)
     stops.begin(journal.rows())
     known = prepared.flops_per_token
     rate = None if known is None else peak.measure(device, recipe.precision)

@@ -17,14 +17,16 @@ ZEROS = 3  # first steps that must have a gradient; later ones may have learned 
 # its rate by 4 and more, and it does not come back.
 WINDOW = 20
 NATS = 3.0
-REMEDY = "lower train.learning_rate, lengthen train.warmup, or set precision: fp32"
+REMEDIES = ["lower train.learning_rate", "lengthen train.warmup", "look at the texts with `runner explain data`"]
 
 
 class Stops:
     """Holds each step against the ones before."""
 
-    def __init__(self, *, fp16: bool) -> None:
-        self._most = OVERFLOWS if fp16 else 0
+    def __init__(self, *, precision: str) -> None:
+        self._most = OVERFLOWS if precision == "fp16" else 0
+        *some, last = REMEDIES if precision == "fp32" else [*REMEDIES[:2], "set precision: fp32"]
+        self._remedy = f"{', '.join(some)}, or {last}"
         self._overflows = 0
         self._last: deque[float] = deque(maxlen=WINDOW)
         self._lowest = math.inf
@@ -37,10 +39,12 @@ class Stops:
     def check(self, step: int, *, loss: float, grad_norm: float) -> None:
         """Step ``step``, counted from 1. Raises JobError (NaN)."""
         if not math.isfinite(loss):
-            raise JobError(f"the loss became {loss} at step {step}: {REMEDY}", failure="NaN")
+            raise JobError(f"the loss became {loss} at step {step}: {self._remedy}", failure="NaN")
         self._overflows = 0 if math.isfinite(grad_norm) else self._overflows + 1
         if self._overflows > self._most:
-            raise JobError(f"the gradient became {grad_norm} at step {step}, loss {loss:.4g}: {REMEDY}", failure="NaN")
+            raise JobError(
+                f"the gradient became {grad_norm} at step {step}, loss {loss:.4g}: {self._remedy}", failure="NaN"
+            )
         if grad_norm == 0 and step <= ZEROS:
             raise JobError(
                 f"nothing is learned: the gradient is exactly 0 at step {step}, loss {loss:.4g}; look at "
@@ -51,7 +55,7 @@ class Stops:
         if mean is not None and mean > self._lowest + NATS:
             raise JobError(
                 f"the loss runs away: {mean:.4g} over the last {WINDOW} steps at step {step}, and {self._lowest:.4g} "
-                f"over {WINDOW} before: {REMEDY}",
+                f"over {WINDOW} before: {self._remedy}",
                 failure="NaN",
             )
 

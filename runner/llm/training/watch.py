@@ -41,10 +41,10 @@ class Watch:
         self._row: Row = {}
         self._speed: Row = {}
 
-    def begin(self, step: Step) -> None:
-        """Before its first forward pass."""
+    def begin(self, step: Step, *, began: float) -> None:
+        """Before its first forward pass; ``began`` is when its data was asked for, by `time.perf_counter`."""
         self._step = step
-        self._meter.begin()
+        self._meter.begin(began)
 
     def end(self, number: int, *, loss: float, grad_norm: float, rate: float) -> None:
         """After step ``number``, counted from 1. Raises JobError (NaN)."""
@@ -52,24 +52,24 @@ class Watch:
         assert step is not None and number == step.number + 1, "a step ends that did not begin"
         self._row = {
             "step": number,
-            "loss": loss,
-            "grad_norm": grad_norm,
+            "loss": finite(loss),
+            "grad_norm": finite(grad_norm),
             "learning_rate": rate,
             "tokens": step.tokens,
             "targets": step.targets,
         }
         self._speed = {"step": number, **self._meter.end(step)}
         self._journal.add(self._row, self._speed)
-        self._say(number)
         self._stops.check(number, loss=loss, grad_norm=grad_norm)
+        self._say(number)
 
     def row(self) -> Row:
         """The last step's figures that are the same on every machine."""
         return {name: value for name, value in self._row.items() if name != "step"}
 
     def shown(self) -> Row:
-        """All figures of the last step."""
-        return {**self._row, **self._speed}
+        """All figures of the last step that are numbers."""
+        return {name: value for name, value in {**self._row, **self._speed}.items() if value is not None}
 
     def measured(self, number: int, found: Row) -> Row:
         """Tell what was measured after step ``number``; its figures as curves are named."""
@@ -102,8 +102,13 @@ class Watch:
             return
         self._told = now
         for name, value in self.shown().items():
-            if name != "step" and value is not None:
+            if name != "step":
                 self._tell.metric(name, value)
+
+
+def finite(value: float) -> float | None:
+    """As JSON can say it; fp16 gradients may be no numbers."""
+    return value if math.isfinite(value) else None
 
 
 def _short(text: str) -> str:
