@@ -74,7 +74,7 @@ def settle(run: Run, *, memory: int) -> Settled:
     needed = {again: needs(run, choice, checkpointed=again) for again in (False, True)}
     checkpointed = run.checkpointing != "off" and (run.checkpointing != "auto" or needed[False] > ROOM * memory)
     need = needed[checkpointed]
-    longest = _longest(run, choice, checkpointed=checkpointed, memory=memory)
+    longest = _longest(run, choice, checkpointed=run.checkpointing != "off", memory=memory)
     if need > memory:
         raise _too_much(run, need=need, memory=memory, longest=longest, choice=choice)
     found = {**_forecast(run), "needs": need, "memory": memory, "longest_seq_len": longest}

@@ -21,6 +21,15 @@ def small(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
     return {key: one.to(device) if isinstance(one, Tensor) else one for key, one in made.items()}
 
 
+def first(packed: Mapping[str, Any]) -> dict[str, Any]:
+    """The first document of a packed row, by itself."""
+    length = int(packed["cu_seq_lens_q"][1])
+    edges = packed["cu_seq_lens_q"][:2]
+    sizes = {"cu_seq_lens_q": edges, "cu_seq_lens_k": edges, "max_length_q": length, "max_length_k": length}
+    cut = {name: packed[name][..., :length] for name in ("input_ids", "labels", "position_ids")}
+    return {**packed, **cut, **sizes}
+
+
 def _packed(batch: Mapping[str, Any]) -> dict[str, Any]:
     edges = batch["cu_seq_lens_q"].tolist()
     labels = batch["labels"][0]

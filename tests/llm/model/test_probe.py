@@ -29,6 +29,7 @@ def test_packed_documents_are_kept_apart_in_every_kind_of_model(family: str, tmp
     assert probed.packed
     lines = {line.what: line for line in probed.ledger}
     assert lines["packing"].applied
+    assert lines["attention"].applied, lines["attention"].why
     assert "exactly 0" in lines["packing"].why
     assert lines["linear_cross_entropy"].parity_error is not None
     assert lines["rms_norm"].applied is False  # on a CPU
@@ -70,12 +71,13 @@ def test_documents_that_see_each_other_are_padded_or_refused(tmp_path: Path) -> 
     assert error.value.failure == "Infeasible"
 
 
-def test_a_model_that_learns_nothing_is_an_error(tmp_path: Path) -> None:
-    prepared = made.prepared(made.folder(tmp_path, "llama"))
+@pytest.mark.parametrize("word", ["off", "required"])
+def test_a_model_that_learns_nothing_is_an_error(word: Any, tmp_path: Path) -> None:
+    prepared = made.prepared(made.folder(tmp_path, "llama"), packing=word)
     with torch.no_grad():
         prepared.model.lm_head.weight.fill_(torch.nan)
     with pytest.raises(JobError, match="Nothing would be learned: the loss is nan") as error:
-        begin.probe(prepared, made.padded(7, 12))
+        begin.probe(prepared, made.padded(7, 12) if word == "off" else made.packed(7, 12))
     assert error.value.failure == "NaN"
 
 
@@ -104,3 +106,12 @@ def test_probes_are_of_short_documents(tmp_path: Path) -> None:
     short = probing.small(rows, torch.device("cpu"))
     assert short["input_ids"].shape == (2, 512)
     assert (short["labels"] != -100).any()
+
+
+def test_a_model_that_mixes_documents_by_itself_is_not_packed_without_our_attention(tmp_path: Path) -> None:
+    base = made.folder(tmp_path, "gpt-oss")
+    prepared = made.prepared(base, optimize=made.ALL | {"attention": "off"})
+    batch = made.packed(7, 12, 5)
+    probed = begin.probe(prepared, batch)
+    assert not probed.packed
+    assert next(line for line in probed.ledger if line.what == "linear_cross_entropy").applied
