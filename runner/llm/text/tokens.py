@@ -67,7 +67,7 @@ class Encoder:
         made: list[_Piece | Refusal] = []
         for sample in samples:
             try:
-                made += self._pieces(sample)
+                made += map(_checked, self._pieces(sample))
             except BrokenSampleError as error:
                 made.append((sample.place, str(error)))
         documents = iter(self._documents([one for one in made if isinstance(one, _Piece)]))
@@ -138,7 +138,8 @@ class Encoder:
             ids, learned = self._bounded(ids, learned)
         learned[:1] = False  # nothing predicts the first
         if not learned.any():
-            return piece.place, f"nothing to learn: no token of it is the assistant's. It is {piece.text[:SHOWN]!r}"
+            what = "no token of it is the assistant's" if piece.spans is not None else "it is too short"
+            return piece.place, f"nothing to learn: {what}. It is {piece.text[:SHOWN]!r}"
         return Document(place=piece.place, ids=ids, learned=learned)
 
     def _bounded(self, ids: Ids, learned: Learned) -> tuple[Ids, Learned]:
@@ -152,6 +153,15 @@ class Encoder:
             ids, learned = np.append(ids, np.int32(end)), np.append(learned, True)
         learned[-1] = True
         return ids, learned
+
+
+def _checked(piece: _Piece) -> _Piece:
+    try:
+        piece.text.encode()  # JSON can hold half a character: "\\ud83d"; tokenizers take none
+    except UnicodeEncodeError as error:
+        reason = f"not text: {piece.text[error.start : error.end]!a} at character {error.start + 1} is half a character"
+        raise BrokenSampleError(reason) from None
+    return piece
 
 
 def _learned(offsets: list[Span], spans: tuple[Span, ...]) -> Learned:

@@ -34,7 +34,8 @@ def learn(texts: Iterable[str], *, size: int, special: Sequence[str] = ()) -> Pr
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    made.train_from_iterator(texts, trainer=trainer)
+    whole = (text.encode(errors="replace").decode() for text in texts)  # half characters are refused when encoded
+    made.train_from_iterator(whole, trainer=trainer)
     if made.get_vocab_size() > size:
         raise JobError(
             f"a vocabulary of {size} entries is too small: 256 bytes and {len(names)} special tokens need "

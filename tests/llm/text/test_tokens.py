@@ -118,6 +118,21 @@ def test_order_is_kept_and_what_teaches_nothing_is_refused_with_a_look_at_it(
     assert good.place == "a:5"
 
 
+def test_half_characters_and_nothing_at_all_have_a_reason(tokenizer: PreTrainedTokenizerBase) -> None:
+    made = encoder(tokenizer, loss_on="all").encode(
+        [
+            Chat(place="a:1", messages=[ask("Ping? \ud83d"), say("Pong.")]),
+            Text(place="a:2", text="\ud83d"),
+            Text(place="a:3", text=""),
+            Text(place="a:4", text="Pong."),
+        ]
+    )
+    assert made[0] == ("a:1", "not text: '\\ud83d' at character 24 is half a character")
+    assert made[1] == ("a:2", "not text: '\\ud83d' at character 1 is half a character")
+    assert made[2] == ("a:3", "nothing to learn: it is too short. It is ''")
+    assert isinstance(made[3], Document)
+
+
 def test_calls_of_tools_are_learned_and_content_may_be_none(tokenizer: PreTrainedTokenizerBase) -> None:
     call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": {"a": "é"}}}
     chat = Chat(

@@ -31,6 +31,10 @@ def test_the_same_texts_give_the_same_bytes() -> None:
     assert first == second
 
 
+def test_half_characters_do_not_stop_it() -> None:
+    assert len(learn(iter(["Pong. \ud83d"]), size=300)) >= 259
+
+
 def test_a_size_without_room_for_the_bytes_is_refused() -> None:
     with pytest.raises(JobError, match="too small: 256 bytes and 53 special tokens need 309; set architecture"):
         learn(iter(LINES), size=300, special=[f"<{number}>" for number in range(50)])
