@@ -196,7 +196,7 @@ def _job(kind: str) -> str:
         for names, values in re.findall(r"^ +([\w, ]+) = (\(?spec\.[\w., ]+\)?)$", one, re.MULTILINE):
             for name, value in zip(names.split(", "), values.strip("()").split(", "), strict=True):
                 one = re.sub(rf"(?<![\w.]){name}\.", f"{value}.", one)
-        for name, value in re.findall(r"for \w+, (\w+) in enumerate\((spec\.[\w.]+)\)", one):
+        for name, value in re.findall(r"for (\w+) in (spec\.[\w.]+)", one):
             one = re.sub(rf"(?<![\w.]){name}\.", f"{value}.", one)
         code += one
     return code

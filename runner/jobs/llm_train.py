@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -14,19 +13,18 @@ from typing import Any, Literal
 from runner import precision, ranks
 from runner.checkpoints import Checkpoints
 from runner.context import Context, Given, Result
-from runner.llm import corpus, outcome, texts
-from runner.llm.corpus import Corpus
+from runner.llm import lessons, outcome, texts
 from runner.llm.data.corpora import Source
-from runner.llm.data.sample import Sample
 from runner.llm.data.skipped import Skipped
 from runner.llm.distribution import strategy
 from runner.llm.distribution.strategy import Strategy
+from runner.llm.lessons import Lessons
 from runner.llm.model import architecture, begin, keep
 from runner.llm.model import vocabulary as entries
 from runner.llm.model.prepared import Adapter, Base, Prepared
 from runner.llm.packing import form
 from runner.llm.packing.loader import Loader
-from runner.llm.packing.stream import Blocks, StreamSteps
+from runner.llm.packing.stream import StreamSteps
 from runner.llm.text import template, vocabulary
 from runner.llm.text.preview import Preview
 from runner.llm.text.template import Template
@@ -42,7 +40,7 @@ from runner.precision import Precision
 from runner.registry.family import Resolved
 from runner.registry.forecast import max_documents
 from runner.registry.resolve import resolve
-from runner.registry.strategy import Demand, working
+from runner.registry.strategy import stage_of
 from runner.schema.errors import JobError
 from runner.schema.jobs.llm_train import LlmTrain
 
@@ -58,9 +56,10 @@ def run(spec: LlmTrain, ctx: Context) -> Result:
 
 def preview(spec: LlmTrain, inputs: Mapping[str, Given], *, folder: Path, samples: int) -> Preview:
     """The first ``samples`` documents of each corpus as tokens, with what is learned of them."""
-    sources = _sources(spec, inputs, folder)
+    sources = _train_sources(spec, inputs, folder)
     if spec.model is None:
-        tokenizer = vocabulary.learn(vocabulary.texts(_training(sources)), size=spec.architecture.vocabulary)
+        learned = texts.samples(sources.values())
+        tokenizer = vocabulary.learn(vocabulary.texts(learned), size=spec.architecture.vocabulary)
         chat = _template(spec, inputs, tokenizer, family=spec.architecture.type, model=None)
     else:
         model = _given(spec, inputs, folder)
@@ -72,7 +71,7 @@ def preview(spec: LlmTrain, inputs: Mapping[str, Given], *, folder: Path, sample
         loss_on=_loss_on(spec),
         template=None if chat is None else chat.why,
         seq_len=spec.batch.seq_len,
-        corpora=texts.shown(sources, encoder, tokenizer, most=samples),
+        corpora=texts.shown(sources | _held_sources(spec, inputs, folder), encoder, tokenizer, most=samples),
     )
 
 
@@ -86,13 +85,13 @@ def _train(spec: LlmTrain, ctx: Context) -> Result:
     if chat is not None:
         ctx.log(chat.why)
         tokenizer.chat_template = chat.text
-    lessons = _lessons(spec, ctx, tokenizer, chat)
+    learned = _lessons(spec, ctx, tokenizer, chat)
     read_s = time.perf_counter() - began
     prepared = _prepared(spec, ctx, model, tokenizer, added=added, chosen=chosen)
     if spec.optimize.probe:
-        prepared = begin.probe(prepared, _steps(spec, ctx, model, prepared, lessons).trial())
-    steps = _steps(spec, ctx, model, prepared, lessons)
-    shared = _strategy(spec, ctx, model, prepared)
+        prepared = begin.probe(prepared, _steps(spec, ctx, model, prepared, learned).trial())
+    steps = _steps(spec, ctx, model, prepared, learned)
+    shared = _strategy(spec, ctx, prepared)
     checkpoints = Checkpoints(ctx.checkpoints / "training")
     identity = {"precision": chosen.name, "device": ctx.device, "strategy": shared.identity}
     ranks.from_first(lambda: checkpoints.check(identity))
@@ -104,22 +103,22 @@ def _train(spec: LlmTrain, ctx: Context) -> Result:
         checkpoints=checkpoints,
         tell=Tell(progress=ctx.progress, log=ctx.log, metric=ctx.metric, check=ctx.check),
         device=ctx.device,
-        examiner=_examiner(spec, ctx, model, prepared, lessons),
+        examiner=_examiner(spec, ctx, model, prepared, learned),
         strategy=shared,
         track=tuple(spec.track),
         track_folder=ctx.records / "curves",
     )
     trained_s = time.perf_counter() - began
     if ranks.rank() == 0:
-        _keep(ctx, prepared, checkpoints, lessons.skipped, done)
+        _keep(ctx, prepared, checkpoints, learned.skipped, done)
     return outcome.result(
         prepared=prepared,
         done=done,
         rows=list(journal.rows(checkpoints.folder / journal.TRAINING)),
         cut=steps.cut,
-        train=lessons.train,
-        validation=lessons.validation,
-        skipped=lessons.skipped,
+        train=learned.train,
+        validation=learned.validation,
+        skipped=learned.skipped,
         lines=shared.lines,
         said=[] if chat is None else [chat.why],
         timings={"reading": read_s, "training": trained_s},
@@ -133,8 +132,8 @@ def _model(spec: LlmTrain, ctx: Context) -> Resolved:
     sizes = spec.architecture.model_dump()
     folder = ctx.checkpoints / "start"
     if not folder.exists():
-        training = _training(_sources(spec, ctx.inputs, ctx.folder))
-        learned = vocabulary.learn(vocabulary.texts(training), size=spec.architecture.vocabulary)
+        read = texts.samples(_train_sources(spec, ctx.inputs, ctx.folder).values())
+        learned = vocabulary.learn(vocabulary.texts(read), size=spec.architecture.vocabulary)
         architecture.make(folder, **sizes, tokenizer=learned, seed=spec.train.seed)
         ctx.log(f"a tokenizer of {len(learned):,} entries was learned from data.train")
     return resolve(str(folder), folder=ctx.folder)
@@ -165,67 +164,43 @@ def _template(
     return template.choose(tokenizer, given=given, family=family, model=model)
 
 
-def _sources(spec: LlmTrain, inputs: Mapping[str, Given], folder: Path) -> dict[str, Source]:
-    """Where the corpora lie on this machine and how they are read, by field."""
-    train = {
-        f"data.train[{number}]": one.model_dump(exclude={"revision"}) for number, one in enumerate(spec.data.train)
-    }
-    validation = {
-        f"data.validation[{number}]": held.model_dump(exclude={"revision"})
-        for number, held in enumerate(spec.data.validation)
-    }
-    return {
-        field: _source(inputs[f"{field}.source"], folder, **reading) for field, reading in (train | validation).items()
-    }
+def _train_sources(spec: LlmTrain, inputs: Mapping[str, Given], folder: Path) -> dict[str, Source]:
+    """Where the corpora of `data.train` lie on this machine and how they are read, by field."""
+    reading = [one.model_dump(exclude={"revision"}) for one in spec.data.train]
+    return _sources(reading, "data.train", inputs, folder)
 
 
-def _source(given: Given, folder: Path, *, source: str, **reading: Any) -> Source:
-    files = tuple(folder / file for file in given.files) or (given.path,)
-    return Source(name=source, files=files, folder=folder, **reading)
+def _held_sources(spec: LlmTrain, inputs: Mapping[str, Given], folder: Path) -> dict[str, Source]:
+    reading = [held.model_dump(exclude={"revision"}) for held in spec.data.validation]
+    return _sources(reading, "data.validation", inputs, folder)
 
 
-def _training(sources: Mapping[str, Source]) -> Iterator[Sample]:
-    return texts.samples(source for field, source in sources.items() if field.startswith("data.train"))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Lessons:
-    """What is learned and measured on, in every process; a stream is opened by each of them."""
-
-    train: list[Corpus]  # empty where it is streamed
-    validation: list[Corpus]
-    stream: Blocks | None
-    skipped: Skipped
-    encoder: Encoder
+def _sources(reading: list[dict[str, Any]], field: str, inputs: Mapping[str, Given], folder: Path) -> dict[str, Source]:
+    found = {}
+    for number, one in enumerate(reading):
+        given = inputs[f"{field}[{number}].source"]
+        files = tuple(folder / file for file in given.files) or (given.path,)
+        found[f"{field}[{number}]"] = Source(name=one.pop("source"), files=files, folder=folder, **one)
+    return found
 
 
 def _lessons(spec: LlmTrain, ctx: Context, tokenizer: Any, chat: Template | None) -> Lessons:
-    sources, skipped = _sources(spec, ctx.inputs, ctx.folder), Skipped(spec.data.on_error)
     reading = Texts(
         encoder=Encoder(tokenizer, chat, loss_on=_loss_on(spec)),
-        skipped=skipped,
+        skipped=Skipped(spec.data.on_error),
         folder=ctx.checkpoints / "corpora",
         say=ctx.log,
         check=ctx.check,
     )
-    learned = [field for field in sources if field.startswith("data.train")]
-    now = [field for field in sources if not (spec.data.streaming and field in learned)]
-
-    def encoded() -> tuple[dict[str, Corpus], dict[str, Any]]:
-        return {field: reading.encoded(sources[field], field) for field in now}, skipped.to_json()
-
-    made, left_out = ranks.from_first(encoded)
-    if ranks.rank():
-        skipped.merge(left_out)
-    train = [made[field] for field in learned if field in made]
-    validation = [made[field] for field in now if field not in learned]
-    if spec.data.validation_share:
-        train, validation = corpus.hold_back(train, share=spec.data.validation_share, seed=spec.train.seed)
-    stream = None
-    if spec.data.streaming:
-        streamed = [sources[field] for field in learned]
-        stream = reading.blocks(streamed, size=spec.packing.look_ahead, seed=spec.train.seed)
-    return Lessons(train=train, validation=validation, stream=stream, skipped=skipped, encoder=reading.encoder)
+    return lessons.read(
+        reading,
+        _train_sources(spec, ctx.inputs, ctx.folder),
+        _held_sources(spec, ctx.inputs, ctx.folder),
+        streaming=spec.data.streaming,
+        share=spec.data.validation_share,
+        seed=spec.train.seed,
+        block=spec.packing.look_ahead,
+    )
 
 
 def _loss_on(spec: LlmTrain) -> Literal["responses", "all"]:
@@ -236,7 +211,7 @@ def _prepared(
     spec: LlmTrain, ctx: Context, model: Resolved, tokenizer: Any, *, added: tuple[str, ...], chosen: Precision
 ) -> Prepared:
     wanted, memory_gb = spec.optimize, spec.compute.memory_gb
-    given = ctx.inputs.get("model")
+    given, given_stage = ctx.inputs.get("model"), _deepspeed(spec, ctx)
     return begin.prepare(
         _folder(model),
         facts=model.facts,
@@ -253,6 +228,10 @@ def _prepared(
         seq_len=spec.batch.seq_len,
         rows=spec.batch.rows,
         packing=spec.packing.mode,
+        optimizer=spec.train.optimizer,
+        strategy=spec.distribution.strategy,
+        offload_state=spec.distribution.offload,
+        stage=None if given_stage is None else stage_of(given_stage),
         device=ctx.device,
         seed=spec.train.seed,
         memory_bytes=None if memory_gb is None else int(memory_gb * GB),
@@ -276,31 +255,25 @@ def _adapter(spec: LlmTrain) -> Adapter | None:
     )
 
 
-def _steps(spec: LlmTrain, ctx: Context, model: Resolved, prepared: Prepared, lessons: Lessons) -> Loader | StreamSteps:
-    """The steps of this process; what a row may hold is known of the prepared model."""
-    layout = _layout(spec, model, prepared, accumulate=spec.batch.accumulate)
-    if lessons.stream is not None:
-        assert spec.train.max_steps is not None, "the schema refuses a stream without an end"
-        journal = ctx.checkpoints / "blocks.jsonl"
-        return StreamSteps(**layout, blocks=lessons.stream, journal=journal, max_steps=spec.train.max_steps)
-    return Loader(
-        **layout,
-        corpora=lessons.train,
-        weights=[one.weight for one in spec.data.train],
+def _steps(spec: LlmTrain, ctx: Context, model: Resolved, prepared: Prepared, learned: Lessons) -> Loader | StreamSteps:
+    return learned.steps(
+        _layout(spec, model, prepared),
         look_ahead=spec.packing.look_ahead,
         seed=spec.train.seed,
         epochs=spec.train.epochs,
         max_steps=spec.train.max_steps,
+        journal=ctx.checkpoints / "blocks.jsonl",
     )
 
 
-def _layout(spec: LlmTrain, model: Resolved, prepared: Prepared, *, accumulate: int) -> dict[str, Any]:
+def _layout(spec: LlmTrain, model: Resolved, prepared: Prepared) -> dict[str, Any]:
+    """What a row and a step hold; whether rows are packed is known of the prepared model."""
     batch, pad = spec.batch, prepared.tokenizer.pad_token_id
     return {
         "packed": prepared.packed,
         "seq_len": batch.seq_len,
         "rows": batch.rows,
-        "accumulate": accumulate,
+        "accumulate": batch.accumulate,
         "pad_id": 0 if pad is None else pad,  # whatever it is: it is masked, and never learned
         "long": spec.packing.long,
         "most_documents": max(1, max_documents(model.facts, batch.seq_len * batch.rows)),
@@ -311,36 +284,36 @@ def _layout(spec: LlmTrain, model: Resolved, prepared: Prepared, *, accumulate: 
     }
 
 
-def _strategy(spec: LlmTrain, ctx: Context, model: Resolved, prepared: Prepared) -> Strategy:
-    """How the processes share the model."""
-    wanted, memory_gb = spec.distribution, spec.compute.memory_gb
-    checkpointing = "off" if prepared.checkpointed is None else "required"
-    chunked = spec.optimize.loss_chunking != "off"
-    work = working(prepared.forecast, checkpointing=checkpointing, chunked=chunked)
+def _strategy(spec: LlmTrain, ctx: Context, prepared: Prepared) -> Strategy:
+    """How the processes share the model, as the forecast has chosen."""
     return strategy.begin(
-        wanted.strategy,
+        prepared.choice.name if ranks.size() > 1 else "auto",
         prepared.model,
         processes=ranks.size(),
         device=ctx.device,
         precision=prepared.precision.name,
         optimizer=spec.train.optimizer,
-        offload=wanted.offload,
-        given=None if wanted.deepspeed is None else ctx.inputs["distribution.deepspeed"].path,
-        demand=Demand(forecast=prepared.forecast, layers=model.facts["layers"], working=work),
-        memory=None if memory_gb is None else int(memory_gb * GB),
+        offload=spec.distribution.offload,
+        given=_deepspeed(spec, ctx),
+        demand=prepared.demand,
+        memory=prepared.forecast.get("memory"),
     )
 
 
-def _examiner(spec: LlmTrain, ctx: Context, model: Resolved, prepared: Prepared, lessons: Lessons) -> Examiner | None:
-    """What is measured while it learns: the validation data, once a document, and answers."""
-    wanted, held = spec.evaluation, lessons.validation
-    if not held and not wanted.prompts:
+def _deepspeed(spec: LlmTrain, ctx: Context) -> Path | None:
+    return None if spec.distribution.deepspeed is None else ctx.inputs["distribution.deepspeed"].path
+
+
+def _examiner(spec: LlmTrain, ctx: Context, model: Resolved, prepared: Prepared, learned: Lessons) -> Examiner | None:
+    """What is measured while it learns: the validation data, and answers."""
+    wanted = spec.evaluation
+    held = learned.held(_layout(spec, model, prepared))
+    if held is None and not wanted.prompts:
         return None
-    layout = _layout(spec, model, prepared, accumulate=ranks.size())
     return Examiner(
-        Loader(**layout, corpora=held, weights=[1.0] * len(held), seed=0, epochs=1) if held else None,
+        held,
         tokenizer=prepared.tokenizer,
-        prompts=[Prompt(text=text, ids=tuple(lessons.encoder.ask(text))) for text in wanted.prompts],
+        prompts=[Prompt(text=text, ids=tuple(learned.encoder.ask(text))) for text in wanted.prompts],
         tokens=wanted.prompt_tokens,
         check=ctx.check,
     )
