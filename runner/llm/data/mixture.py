@@ -62,6 +62,8 @@ class Stream(Generic[Item]):
     @property
     def state(self) -> dict[str, Any]:
         """Where the stream is, JSON types only."""
+        if self._given == self._size:  # the next block: this one need not be read again
+            return {**self._here(self._block + 1), "given": 0}
         return {**self._began, "given": self._given}
 
     def __iter__(self) -> Iterator[tuple[int, int, Item]]:
@@ -75,11 +77,14 @@ class Stream(Generic[Item]):
         return self._held[self._given - 1]
 
     def _fill(self) -> None:
-        self._began = {"block": self._block, "taken": list(self._taken), "rows": list(self._rows)}
+        self._began = self._here(self._block)
         self._given = 0
         held = [self._next() for _ in range(self._size)]
         order = np.random.default_rng([self._seed, self._block, 2]).permutation(self._size)
         self._held: list[tuple[int, int, Item]] = [held[place] for place in order]
+
+    def _here(self, block: int) -> dict[str, Any]:
+        return {"block": block, "taken": list(self._taken), "rows": list(self._rows)}
 
     def _next(self) -> tuple[int, int, Item]:
         """A row of the source that lags most behind its share."""

@@ -336,12 +336,19 @@ def test_how_many_rows_there_are_is_told_from_the_first_ones(tmp_path: Path) -> 
     assert abs(opened(path)[0].about() / 20_000 - 1) < 0.2
 
 
-def test_a_corpus_is_never_held_in_memory(tmp_path: Path) -> None:
-    """200 MB of rows: what the process holds at its peak grows by less than a tenth of it."""
-    line = json.dumps({"text": "x" * 100_000}) + "\n"
-    with (tmp_path / "a.jsonl").open("w") as file:
-        file.writelines(itertools.repeat(line, 2000))
-    rows, _ = opened(tmp_path / "a.jsonl")
+@pytest.mark.parametrize("name", ["a.jsonl", "a.tsv", "a.txt"])
+def test_neither_a_corpus_nor_a_line_is_ever_held_in_memory(name: str, tmp_path: Path) -> None:
+    """100 MB of rows, then one line of 100 MB: what the process holds at its peak grows by less than a third of one."""
+    row = "x" * 100_000
+    line = {"a.jsonl": json.dumps({"text": row}), "a.tsv": row, "a.txt": f"{row}\n"}[name] + "\n"
+    with (tmp_path / name).open("w") as file:
+        file.write("text\n" if name == "a.tsv" else "")
+        file.writelines(itertools.repeat(line, 1000))
+        file.writelines(itertools.repeat(row, 1000))
+    rows, skipped = opened(tmp_path / name, policy="skip")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert sum(1 for _ in rows.samples()) == 2000
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000  # kB
+    assert sum(1 for _ in rows.samples()) == 1000
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32_000  # kB: a line of 8 MiB and its text
+    assert skipped.total == 1
+    (reason,) = skipped.counts
+    assert reason.endswith("too long")

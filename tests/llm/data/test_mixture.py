@@ -94,3 +94,6 @@ def test_a_state_is_small_and_reading_begins_at_its_block() -> None:
     source = Corpus(10_000)
     Stream([source], (1.0,), seed=0, block=100, state=stream.state)
     assert source.begun == [5_000]
+    list(itertools.islice(stream, 50))
+    Stream([source], (1.0,), seed=0, block=100, state=stream.state)
+    assert source.begun == [5_000, 5_100]
