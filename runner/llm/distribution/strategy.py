@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator, PartialState  # type: ignore[import-untyped]
 from accelerate.utils import (  # type: ignore[import-untyped]
     DistributedType,
@@ -49,7 +50,7 @@ class Strategy:
         """What TrainingArguments have no field for; call it before a Trainer is made of them."""
         if self.name != "fsdp2":
             return
-        # accelerate would round losses and sums of gradients to 16 bits; autocast alone is what one process does
+        # accelerate's own rounds weights, losses and sums of gradients to 16 bits; see `_under_autocast`
         arguments.fsdp_plugin_args["mixed_precision_policy"] = MixedPrecisionPolicy()
         if arguments.device.type == "cpu":
             _fsdp_on_cpus(arguments)
@@ -111,6 +112,7 @@ def _made(choice: Choice, model: Any, *, processes: int, device: str, precision:
     identity = "whole"
     if choice.name == "fsdp2":
         arguments, identity = _fsdp2(model, offload=offload), "fsdp2"
+        _under_autocast(model, device=device, precision=precision)
     elif choice.name in STAGES:
         arguments = _zero(choice.name, model, offload=offload, device=device, precision=precision, given=given)
         identity = f"{choice.name} of {processes} processes"
@@ -149,6 +151,18 @@ def _fsdp2(model: Any, *, offload: str) -> dict[str, Any]:
             "state_dict_type": "SHARDED_STATE_DICT",  # each process writes its own part
         },
     }
+
+
+def _under_autocast(model: Any, *, device: str, precision: str) -> None:
+    """Products in 16 bits, as accelerate has them in one process and under DDP: with FSDP2 it knows its policy alone,
+    which keeps the sums between layers in 16 bits too. The name is accelerate's, which patches look for.
+    """
+    if precision == "fp32":
+        return
+    model._original_forward = model.forward
+    model.forward = torch.autocast(device, dtype={"bf16": torch.bfloat16, "fp16": torch.float16}[precision])(
+        model.forward
+    )
 
 
 def _fsdp_on_cpus(arguments: TrainingArguments) -> None:

@@ -64,7 +64,8 @@ def test_whole_weights_come_back_from_those_who_share_them(
 def test_products_in_16_bits_are_those_of_one_process(
     name: str, alone: dict[tuple[bool, str], dict[str, Any]], tmp_path: Path
 ) -> None:
-    """Losses are not rounded, nor are sums of gradients: with accelerate's own policy they differed by 1e-2."""
+    """Not fewer of them: accelerate with FSDP2 makes none, or rounds losses and sums of gradients too."""
     made = teams.run(tmp_path, Wanted(strategy=name, adapter=False, precision="bf16"))
+    assert made["history"][0] != pytest.approx(alone[False, "fp32"]["history"][0], rel=1e-6)
     for mine, its in zip(made["history"], alone[False, "bf16"]["history"], strict=True):
-        assert mine == pytest.approx(its, rel=5e-3)
+        assert mine == pytest.approx(its, rel=1e-3)
