@@ -37,6 +37,7 @@ class Wanted:
     strategy: str = "auto"
     adapter: bool = True
     precision: str = "fp32"
+    optimizer: str = "adamw"
     given: Path | None = None
     kill: bool = False
 
@@ -102,11 +103,12 @@ def work(wanted: Wanted, folder: Path, ctx: Context) -> dict[str, Any]:
         processes=ranks.size(),
         device="cpu",
         precision=wanted.precision,
-        optimizer="adamw",
+        optimizer=wanted.optimizer,
         given=wanted.given,
     )
     heard = Killed(end_at=KILL_AT) if wanted.kill and ranks.rank() == 1 else small.Heard()
     more: dict[str, Any] = {"strategy": chosen, "accumulate": PASSES, "precision": wanted.precision}
+    more["optimizer"] = wanted.optimizer
     done = small.fit(folder, trained, Shared(steps=steps()), heard=heard, **more)
     if ranks.rank():
         return {}
