@@ -88,24 +88,20 @@ def ours(link: Connection, folder: str, trains: str, shape: Shape) -> None:
                 corpora=[written], weights=[1.0], packed=True, seq_len=ROW, rows=1, accumulate=1, seed=0, pad_id=0,
                 epochs=1, hidden=shape["hidden"],
             )  # fmt: skip
-            tokens = iter([step.tokens for step in steps.begin(0)])
             say({"kind": "ready", "steps": steps.total})
 
-            def ended() -> None:
-                """Called between steps; the figures of a step are told before it."""
-                if "grad_norm" in rows[-1] and "loss" in rows[-1]:
-                    say({"kind": "train", "tokens": next(tokens), **rows[-1]})
+            def metric(name: str, value: float) -> None:
+                """A step's figures come at its end, its tokens after its loss and gradient norm."""
+                rows[-1][name] = value
+                if name == "tokens":
+                    say({"kind": "train", **{one: rows[-1][one] for one in ("tokens", "loss", "grad_norm")}})
                     rows.append({})
 
-            def metric(name: str, value: float) -> None:
-                rows[-1][name] = value
-
-            tell = Tell(progress=lambda *_: ended(), log=lambda _: None, metric=metric, check=lambda: None)
+            tell = Tell(progress=lambda *_: None, log=lambda _: None, metric=metric, check=lambda: None)
             session.train(
                 prepared, steps, recipe=recipe, checkpoints=Checkpoints(Path(name) / "checkpoints"), tell=tell,
                 device="cpu",
             )  # fmt: skip
-            ended()
         say({"kind": "done", "validation": llm_mix.measured(prepared.model, kept)})
 
     _serve(link, one_pass, shape)
