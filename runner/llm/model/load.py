@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, FineGrainedFP8Config, Mxfp4Config
 from transformers.utils import logging
 
-from runner.llm.model.quantising import RunnerConfig
+from runner.llm.model.quantising import COMPLAINTS, RunnerConfig
 from runner.registry.family import Family
 from runner.schema.errors import JobError
 
@@ -37,6 +37,7 @@ def load(
     lack or do not fit.
     """
     how = _how(quantize, quantised)
+    COMPLAINTS.clear()
     if device != "cpu":
         how["device_map"] = {"": device}
     auto = AutoModelForImageTextToText if family.task == "image-text" else AutoModelForCausalLM
@@ -51,7 +52,7 @@ def load(
                 **how,
             )
     except UNLOADABLE as error:
-        said = " ".join(str(error).split())[:300] or type(error).__name__
+        said = " ".join("; ".join(COMPLAINTS or [str(error)]).split())[:300].rstrip(".") or type(error).__name__
         raise JobError(
             f"the model cannot be loaded: {said}; download or save it again", failure="ModelInvalid"
         ) from error

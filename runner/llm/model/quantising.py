@@ -15,9 +15,10 @@ from transformers.quantizers.auto import register_quantization_config, register_
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from runner.kernels.quantised import SKIPPED, QuantisedLinear, quantise, size
+from runner.kernels.quantised import SKIPPED, QuantisedLinear, QuantisedWeight, quantise, size
 
 METHOD = "runner"
+COMPLAINTS: list[str] = []  # of the load that goes on: transformers says only that something went wrong
 
 
 @register_quantization_config(METHOD)
@@ -79,11 +80,18 @@ class Quantise(ConversionOps):  # type: ignore[misc]  # transformers is not type
                 continue
             path = name.rpartition(".")[0]
             linear = model.get_submodule(path)
-            layer = QuantisedLinear(quantise(weight, self.quantizer.quantization_config.format), linear.bias)
+            layer = QuantisedLinear(self._quantised(weight, path), linear.bias)
             model.set_submodule(path, layer.train(linear.training))
             if missing_keys is not None:
                 missing_keys.discard(name)
         return rest
+
+    def _quantised(self, weight: Tensor, path: str) -> QuantisedWeight:
+        try:
+            return quantise(weight, self.quantizer.quantization_config.format)
+        except ValueError as error:
+            COMPLAINTS.append(f"{path!r}: {error}")
+            raise
 
 
 def _linears(model: nn.Module) -> Iterator[str]:
