@@ -25,6 +25,7 @@ BUCKET = 5 * 10**7  # gradients that are added up in one go, 200 MB: 2 ms at 100
 REFUSED: Mapping[tuple[str, str], str] = {
     ("zero2", "adafactor"): "it would see one flat vector where adafactor needs the rows and columns of each matrix",
     ("zero3", "adafactor"): "it would see one flat vector where adafactor needs the rows and columns of each matrix",
+    ("fsdp2", "adafactor"): "transformers' adafactor takes no shared tensors (5.19)",
     ("fsdp2", "adamw_8bit"): "the 8-bit optimisers of bitsandbytes take no shared tensors",
     ("fsdp2", "paged_adamw_8bit"): "the 8-bit optimisers of bitsandbytes take no shared tensors",
 }
@@ -90,7 +91,7 @@ def choose(
     if not names:
         raise PlanError(
             f"distribution.offload {offload!r} cannot be had with train.optimizer {optimizer!r} in {processes} "
-            "processes: set offload to none or all, or another optimizer"
+            "processes: set offload to none, or another optimizer"
         )
     found: dict[Name, int] = {}
     if demand is not None:

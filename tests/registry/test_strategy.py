@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from runner.registry.forecast import forecast
-from runner.registry.strategy import Demand, Name, choose, needs, stage_of, working
+from runner.registry.strategy import Demand, choose, needs, stage_of, working
 from runner.schema.errors import PlanError
 from tests.registry.test_forecast import LLAMA
 
@@ -22,7 +22,7 @@ def demand(**changes: Any) -> Demand:
     )
 
 
-def bytes_of(name: Name, processes: int, offload: Any = "none", **changes: Any) -> float:
+def bytes_of(name: Any, processes: int, offload: Any = "none", **changes: Any) -> float:
     return needs(name, demand(**changes), processes=processes, offload=offload) / GB
 
 
@@ -101,6 +101,8 @@ def test_the_users_stage_decides() -> None:
             {"optimizer": "adafactor"},
             "'zero2' cannot train with train.optimizer 'adafactor': it would see one",
         ),
+        ("fsdp2", {"optimizer": "adafactor"}, "'fsdp2' cannot train with train.optimizer 'adafactor': transformers'"),
+        ("auto", {"optimizer": "adafactor", "offload": "all"}, "offload 'all' cannot be had with train.optimizer"),
         ("fsdp2", {"optimizer": "adamw_8bit"}, "'fsdp2' cannot train with train.optimizer 'adamw_8bit'"),
         ("auto", {"optimizer": "adafactor", "offload": "optimizer"}, "offload 'optimizer' cannot be had with"),
         ("zero3", {"stage": 2}, "strategy is 'zero3' and the file of distribution.deepspeed says stage 2"),
