@@ -51,11 +51,16 @@ class Template:
     @property
     def ends(self) -> bool:
         """Whether a reply ends in a token at which generation stops; a model learns no end where it does not."""
+        return not self.reply or self.reply.endswith(self.stops)
+
+    @property
+    def reply(self) -> str:
+        """A reply as it is learned, without white space after it; "" where the template wants other messages."""
         try:
-            written = self.write(PROBES[0], None)
+            written = self.write(PROBES[0], None)[-1]
         except BrokenSampleError:
-            return True  # it wants other messages
-        return all(one.text[start:stop].rstrip().endswith(self.stops) for one in written for start, stop in one.spans)
+            return ""
+        return "".join(written.text[start:stop] for start, stop in written.spans[-1:]).rstrip()
 
     def write(self, messages: list[Message], tools: Tools, *, replies: bool = True) -> list[Rendered]:
         """The texts that a conversation makes, most often one; see ``spans.found``. Without ``replies`` one, in which

@@ -73,6 +73,15 @@ class Encoder:
         documents = iter(self._documents([one for one in made if isinstance(one, _Piece)]))
         return [next(documents) if isinstance(one, _Piece) else one for one in made]
 
+    def end(self) -> int | None:
+        """The token that ends a reply, for generation to stop at: a model may have been made for another one. None
+        where replies end in plain text."""
+        if self._template is None:
+            end: int | None = self._tokenizer.eos_token_id
+            return end
+        ids: list[int] = self._tokenizer(self._template.reply, add_special_tokens=False)["input_ids"]
+        return ids[-1] if ids and ids[-1] in self._tokenizer.added_tokens_decoder else None
+
     def ask(self, prompt: str) -> list[int]:
         """The tokens after which a model answers ``prompt``: a user's question where there is a template, plain text
         otherwise. Raises JobError where the template refuses it."""

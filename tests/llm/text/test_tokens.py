@@ -99,6 +99,17 @@ def test_a_beginning_is_never_doubled(tokenizer: PreTrainedTokenizerBase) -> Non
     assert shown(begins, encoder(begins).encode(samples)[2]) == "<s>Ping?[Pong.<|im_end|>]"
 
 
+def test_the_token_that_ends_a_reply(tokenizer: PreTrainedTokenizerBase) -> None:
+    other = learn(iter(WORDS), size=330)
+    other.eos_token = "<|endoftext|>"  # as base models have it, whose replies are taught to end otherwise
+    for made in (tokenizer, other):
+        assert encoder(made).end() == made.convert_tokens_to_ids("<|im_end|>")
+    plain = "{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}"
+    assert encoder(tokenizer, given=plain).end() is None
+    assert encoder(tokenizer, given="{{ raise_exception('no') }}").end() is None
+    assert Encoder(other, None, loss_on="all").end() == other.eos_token_id
+
+
 def test_order_is_kept_and_what_teaches_nothing_is_refused_with_a_look_at_it(
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
