@@ -172,8 +172,16 @@ class Trainer(HfTrainer):  # type: ignore[misc]  # transformers is not typed
         """Take off the model what the loop put around it, as far as it is this process's alone."""
         if self._noise is not None:
             self._noise.remove()
-        if not (self.is_deepspeed_enabled or self.is_fsdp_enabled):
-            self.accelerator.unwrap_model(self.model_wrapped, keep_fp32_wrapper=False)
+        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
+            return
+        # accelerate's autocast. Its own unwrap_model makes a method of what was there, and a patch is none: it would be
+        # given the model twice
+        held = self.model.__dict__
+        original = held.pop("_original_forward", None)
+        if getattr(original, "__func__", None) is type(self.model).forward:
+            del held["forward"]
+        elif original is not None:
+            held["forward"] = original
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """What is frozen is missing, and nothing else may be."""

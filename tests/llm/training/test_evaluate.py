@@ -99,6 +99,24 @@ def test_answers_are_those_of_the_model_token_by_token() -> None:
     assert second["prompt"] == "9"
 
 
+@pytest.mark.parametrize("family", ["gemma2", "mixtral"])
+def test_a_patched_model_answers_in_the_middle_of_a_bf16_run(tmp_path: Path, family: str) -> None:
+    """With a cache, through accelerate's autocast, and as it does without patches."""
+    asked = samples.prompts(["3 4 5 6 7 8 9 10 11 12", "20"], Words(), template=None)
+    before = samples.answers(small.model(family).eval(), asked, tokenizer=Words(), tokens=5)
+    model = small.model(family)
+    applied = patching.apply(model, {"linear_cross_entropy": "required", "attention": "required"})
+    examiner = Examiner(None, tokenizer=Words(), prompts=asked, tokens=5)
+    changed = {"precision": "bf16", "every_steps": 1, "accumulate": 1, "rate": Rate(highest=1e-9)}
+    done = small.fit(tmp_path, model, small.steps(1, passes=1), examiner=examiner, **changed)
+    assert [row["step"] for row in done.history] == [0, 1]
+    assert [row["prompt"] for row in done.history[1]["samples"]] == [one.text for one in asked]
+    again = samples.answers(model.eval(), asked, tokenizer=Words(), tokens=5)
+    assert again == before
+    applied.undo()
+    assert "forward" not in vars(model)
+
+
 def test_the_best_weights_are_kept_even_over_a_kill(tmp_path: Path) -> None:
     """The rate is far too high: the loss is lowest in the middle, and comes back up."""
     listed, held = small.steps(12), small.steps(1, seed=9)

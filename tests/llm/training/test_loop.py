@@ -28,7 +28,7 @@ def begun(kind: str) -> Any:
     return lora(small.model()) if kind == "lora" else small.model(dropout=0.1)
 
 
-@pytest.mark.parametrize("kind", ["full", "lora"])
+@pytest.mark.parametrize("kind", ["full", pytest.param("lora", marks=pytest.mark.slow)])
 def test_a_run_that_was_killed_goes_on_to_the_same_weights(tmp_path: Path, kind: str) -> None:
     listed = small.steps(10)
     unbroken = begun(kind)

@@ -36,14 +36,10 @@ def test_every_token_has_the_noise_of_its_document() -> None:
     assert torch.equal(model.train().get_input_embeddings()(packed["input_ids"]), clean)
 
 
-def test_a_run_with_noise_learns_something_else_and_goes_on_after_a_kill(tmp_path: Path) -> None:
-    listed = small.steps(4)
-    noisy, again, quiet = small.model(), small.model(), small.model()
-    small.fit(tmp_path / "a", noisy, listed, neftune_alpha=5.0, every_steps=2)
-    small.fit(tmp_path / "b", quiet, listed, every_steps=2)
-    with pytest.raises(small.EndedError):
-        small.fit(tmp_path / "c", small.model(), listed, neftune_alpha=5.0, every_steps=2, heard=small.Heard(end_at=6))
-    small.fit(tmp_path / "c", again, listed, neftune_alpha=5.0, every_steps=2)
-    assert small.same(small.weights(noisy), small.weights(again))
+def test_a_run_with_noise_learns_something_else_and_leaves_no_hook(tmp_path: Path) -> None:
+    listed = small.steps(2)
+    noisy, quiet = small.model(), small.model()
+    small.fit(tmp_path / "a", noisy, listed, neftune_alpha=5.0)
+    small.fit(tmp_path / "b", quiet, listed)
     assert not small.same(small.weights(noisy), small.weights(quiet))
     assert not noisy.get_input_embeddings()._forward_hooks

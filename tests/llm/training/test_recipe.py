@@ -43,10 +43,9 @@ def test_an_optimiser_for_gpus_is_refused_elsewhere(tmp_path: Path, name: str) -
         arguments(recipe, steps=1, device="cuda", folder=tmp_path)
 
 
-@pytest.mark.parametrize("name", ["adafactor", "sgd"])
-def test_every_optimiser_goes_on_after_a_kill(tmp_path: Path, name: str) -> None:
+def test_another_optimiser_goes_on_after_a_kill(tmp_path: Path) -> None:
     listed = small.steps(4)
-    changed = {"optimizer": name, "every_steps": 2}
+    changed = {"optimizer": "adafactor", "every_steps": 2}
     unbroken, broken = small.model(), small.model()
     small.fit(tmp_path / "a", unbroken, listed, **changed)
     with pytest.raises(small.EndedError):
