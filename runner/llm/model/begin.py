@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,124 +18,57 @@ from runner.kernels.patching import PatchError
 from runner.llm import memory
 from runner.llm.memory import Checkpointing, Settled
 from runner.llm.model import adapters, flops, load, patches, probing, vocabulary
-from runner.llm.model.prepared import Adapter, Base, Prepared
+from runner.llm.model.prepared import Prepared
+from runner.llm.model.wish import Wish
 from runner.llm.packing import form
 from runner.precision import Precision
-from runner.registry.family import Family
 from runner.registry.parameters import of_images
-from runner.registry.strategy import Offload
 from runner.schema.errors import JobError
 
 NOTHING = "Nothing would be learned"  # how the probe's complaint of a loss or gradient begins
 
 
-def prepare(
-    folder: Path,
-    *,
-    facts: Mapping[str, Any],
-    family: Family,
-    tokenizer: Any,
-    precision: Precision,
-    optimize: Mapping[str, Wanted],
-    seq_len: int,
-    rows: int = 1,
-    quantize: str = "none",
-    adapter: Adapter | None = None,
-    added: Sequence[str] = (),
-    multiple: int = 1,
-    checkpointing: Checkpointing = "auto",
-    offload: bool = False,
-    packing: Wanted = "preferred",
-    optimizer: str = "adamw",
-    strategy: str = "auto",
-    offload_state: Offload = "none",
-    stage: int | None = None,
-    device: str = "cpu",
-    seed: int = 0,
-    memory_bytes: int | None = None,
-    base: Base | None = None,
-    trust_remote_code: bool = False,
-    say: Callable[[str], None] = lambda _: None,
-) -> Prepared:
-    """Everything that comes before the first step but the probe. The same arguments give the same bits.
+def prepare(folder: Path, *, say: Callable[[str], None] = lambda _: None, **wishes: Any) -> Prepared:
+    """The model in ``folder`` after all that comes before the first step but the probe; ``wishes`` fill a ``Wish``.
 
-    Args:
-        folder: of a model as transformers saves it; ``tokenizer`` is that of ``vocabulary.open``, which says what was
-            ``added`` to it.
-        facts, family: what ``runner.registry.resolve`` says of it.
-        optimize: attention, kernels, loss_chunking and quantised_lora: required, preferred or off.
-        seq_len, rows, optimizer, strategy, offload_state, stage: of the run, for the forecast of its memory.
-        checkpointing: auto asks the forecast; with ``offload``, layers' inputs wait in the memory of the host.
-        memory_bytes: that the process may take of the host; None: its share of the machine.
-
-    Weights that are trained are in fp32, frozen ones in ``precision``; the products of 16-bit runs need autocast.
     Raises JobError: ModelInvalid for weights and names that do not fit, Infeasible for what is required and cannot be
-    had or does not fit into memory.
+    had or does not fit into memory, before weights are read.
     """
-    chunked = optimize.get("loss_chunking", "off") != "off" and any(
-        one["patch"] == "linear_cross_entropy" and one["wanted"] for one in facts["patches"]
-    )
-    run = memory.Run(
-        facts=facts,
-        seq_len=seq_len,
-        rows=rows,
-        precision=precision.name,
-        quantize=quantize,
-        rank=None if adapter is None else adapter.r,
-        whole=bool(added),
-        chunked=chunked,
-        optimizer=optimizer,
-        checkpointing=checkpointing,
-        strategy=strategy,
-        offload=offload_state,
-        stage=stage,
-    )
-    settled = memory.settle(run, memory=memory.available(device, limit=memory_bytes))
-    model = load.load(
-        folder,
-        family=family,
-        dtype=torch.float32 if adapter is None else precision.dtype,
-        quantize=quantize,
-        quantised=facts["quantised"],
-        device=device,
-        trust_remote_code=trust_remote_code,
-    )
-    growth = vocabulary.grow(model, tokenizer, added=added, multiple=multiple)
+    wish = Wish(**wishes)
+    settled = memory.settle(wish.run, memory=memory.available(wish.device, limit=wish.memory_bytes))
+    model, growth = _loaded(folder, wish)
     if growth.added or growth.resized:
         say(_of_growth(growth))
-    plain = _plain_config(model, precision)
-    packed, packing_why = _packing(plain, packing)
-    if adapter is None:
-        _freeze_images(model, precision.dtype)
-    else:
-        model = adapters.add(model, adapter, facts=facts, grown=bool(growth.added), base=base, seed=seed)
+    plain = _plain_config(model, wish.precision)
+    packed, packing_why = _packing(plain, wish.packing)
+    model = _with_trained(model, wish)
     for config in (model.config, model.config.get_text_config()):
         config.use_cache = False
     model.train()
-    applied = patches.apply(model, patches.wanted(facts["patches"], optimize, adapter=adapter is not None))
-    layers, line = _checkpointed(model, checkpointing, settled, offload=offload)
-    lines = [LedgerLine(what="precision", applied=precision.name != "fp32", why=precision.why), line]
+    adapter, listed = wish.adapter, wish.facts["patches"]
+    applied = patches.apply(model, patches.wanted(listed, wish.optimize, adapter=adapter is not None))
+    layers, line = _checkpointed(model, wish.checkpointing, settled, offload=wish.offload)
     trainable = sum(one.numel() for one in model.parameters() if one.requires_grad)
     return Prepared(
         model=model,
-        tokenizer=tokenizer,
+        tokenizer=wish.tokenizer,
         applied=applied,
-        lines=(*lines, *_of_quantised(quantize), *patches.unwanted(facts["patches"], optimize)),
+        lines=(_of_precision(wish), line, *_of_quantised(wish.quantize), *patches.unwanted(listed, wish.optimize)),
         checkpointed=layers,
-        precision=precision,
-        quantize=quantize,
+        precision=wish.precision,
+        quantize=wish.quantize,
         adapter=adapter,
-        base=base,
+        base=wish.base,
         grown=growth.resized,
         config=plain,
         parameters=sum(one.numel() for one in model.parameters()) + flops.packed_parameters(model),
         trainable=trainable,
-        flops_per_token=flops.per_token(facts, trained=None if adapter is None else trainable),
+        flops_per_token=flops.per_token(wish.facts, trained=None if adapter is None else trainable),
         forecast=settled.forecast,
         demand=settled.demand,
         choice=settled.choice,
         packed=packed,
-        packing=packing,
+        packing=wish.packing,
         packing_why=packing_why,
     )
 
@@ -192,6 +125,27 @@ def autocast(prepared: Prepared) -> torch.autocast:
     return torch.autocast(prepared.model.device.type, dtype=dtype, enabled=dtype != torch.float32)
 
 
+def _loaded(folder: Path, wish: Wish) -> tuple[Any, vocabulary.Growth]:
+    model = load.load(
+        folder,
+        family=wish.family,
+        dtype=wish.dtype,
+        quantize=wish.quantize,
+        quantised=wish.facts["quantised"],
+        device=wish.device,
+        trust_remote_code=wish.trust_remote_code,
+    )
+    return model, vocabulary.grow(model, wish.tokenizer, added=wish.added, multiple=wish.multiple)
+
+
+def _with_trained(model: Any, wish: Wish) -> Any:
+    """What is not trained is frozen, beside an adapter all of the base but what has grown."""
+    if wish.adapter is None:
+        _freeze_images(model, wish.precision.dtype)
+        return model
+    return adapters.add(model, wish.adapter, facts=wish.facts, grown=bool(wish.added), base=wish.base, seed=wish.seed)
+
+
 def _packing(config: Any, wanted: Wanted) -> tuple[bool, str]:
     """Whether documents may share a row, and why."""
     if wanted == "off":
@@ -222,6 +176,10 @@ def _checkpointed(
     return layers, LedgerLine(
         what="checkpointing", where=f"{len(layers.layers)} layers", wanted=word, applied=True, why=why
     )
+
+
+def _of_precision(wish: Wish) -> LedgerLine:
+    return LedgerLine(what="precision", applied=wish.precision.name != "fp32", why=wish.precision.why)
 
 
 def _of_quantised(quantize: str) -> Iterator[LedgerLine]:
