@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from tests.e2e.helpers import alive, manifest, runner, start
 from tests.jobs.helpers import Ran, apply, ran
 from tests.jobs.test_asr_finetune_team import until
-from tests.jobs.test_llm_train import chats, spec
+from tests.jobs.test_llm_train import adapter, chats, spec
 
 TWO = {"cpus": 1, "workers": 2}
 FIELDS = {
@@ -72,6 +72,24 @@ def test_two_processes_take_the_steps_of_one(name: str, alone: Ran, tmp_path: Pa
     runner("apply", "two.yaml", "--store", "ray", cwd=tmp_path, timeout=600)
     on_ray = manifest(tmp_path / "ray", "base")
     assert (on_ray["run"]["executor"], on_ray["digest"]) == ("ray", made.manifest["digest"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fsdp2", "zero3"])
+def test_an_adapter_on_rounded_weights_is_that_of_one_process(name: str, tmp_path: Path) -> None:
+    data(tmp_path)
+    made = []
+    for store, more in (("one", {}), ("two", {"compute": TWO, "distribution": {"strategy": name}})):
+        tuned = adapter(**{**FIELDS, "quantize": "int8", **more})
+        results, kept = apply(tmp_path, spec(), tuned, store=store)
+        assert [one.action for one in results] == ["created", "created"], results[-1].message
+        made.append(ran(results[-1], kept))
+    for mine, its in zip(*map(rows, made), strict=True):
+        assert mine == pytest.approx(its, rel=1e-3)
+    weights, others = (load_file(one.files / "adapter" / "adapter_model.safetensors") for one in made)
+    assert weights.keys() == others.keys()
+    for key, weight in weights.items():
+        assert weight == pytest.approx(others[key], abs=2e-3), key
 
 
 @pytest.mark.slow
