@@ -19,7 +19,7 @@ from runner.llm.document import Document
 from runner.llm.packing import stream
 from runner.llm.packing.stream import Blocks
 from runner.llm.text import preview
-from runner.llm.text.preview import CorpusShown
+from runner.llm.text.preview import CorpusShown, Shown
 from runner.llm.text.tokens import Encoder
 from runner.schema.errors import JobError
 
@@ -61,6 +61,10 @@ class Texts:
             raise JobError(_nothing(source, own), failure="DataInvalid")
         told.write_text(json.dumps(own.to_json()), encoding="utf-8")
         self.skipped.merge(own.to_json())
+        self.say(f"{source.name}: {len(made):,} documents, {int(made.lengths.sum()):,} tokens")
+        if self.encoder.split:
+            split = "conversations up to here made several documents each: the template drops what was thought earlier"
+            self.say(f"{self.encoder.split:,} {split}")
         return made
 
     def blocks(self, sources: Sequence[Source], *, size: int, seed: int) -> Blocks:
@@ -91,6 +95,8 @@ def _nothing(source: Source, skipped: Skipped) -> str:
 
 
 def _shown(field: str, source: Source, encoder: Encoder, tokenizer: Any, *, most: int) -> CorpusShown:
-    rows = corpora.open(source, skipped=Skipped("skip"))
+    skipped = Skipped("skip")
+    rows = corpora.open(source, skipped=skipped)
     first = preview.shown((sample for _, sample in rows.samples()), encoder, tokenizer, most=most)
+    first += tuple(Shown(place=place, reason=reason) for place, reason in skipped.listed)
     return CorpusShown(field=field, source=source.name, format=rows.format, why=rows.why, documents=first)

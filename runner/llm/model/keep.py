@@ -57,6 +57,7 @@ def _adapter(prepared: Prepared, folder: Path, state: Mapping[str, Tensor]) -> N
     config |= {key: sorted(value) for key, value in config.items() if isinstance(value, set)}
     config["inference_mode"] = True
     _json(folder / "adapter_config.json", config)
+    model.generation_config.save_pretrained(folder)  # which says what ends a reply
     _json(folder / BASE, _about(prepared))
 
 

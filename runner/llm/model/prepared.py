@@ -59,6 +59,13 @@ class Prepared:
     packing: Wanted
     packing_why: str
 
+    def ends_with(self, token: int | None) -> None:
+        """Let generation stop at ``token`` too, which ends a reply: the base may have been made for another one."""
+        config = self.model.generation_config
+        own = config.eos_token_id
+        ends = {*(own if isinstance(own, list) else [own]), token} - {None}
+        config.eos_token_id = sorted(ends) if len(ends) > 1 else next(iter(ends), None)
+
     @property
     def ledger(self) -> list[LedgerLine]:
         """All lines as a report wants them; patches as the probe left them."""

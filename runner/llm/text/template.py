@@ -88,6 +88,16 @@ class Template:
         return _plain(messages, parts=self.parts)
 
 
+def read(path: Path) -> str:
+    """The template in a file. Raises JobError."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise JobError(
+            f"data.template: {path.name!r} cannot be read as UTF-8 text: {error}", failure="DataInvalid"
+        ) from None
+
+
 def choose(
     tokenizer: PreTrainedTokenizerBase, *, given: str | None, family: str, model: Path | None = None
 ) -> Template | None:
