@@ -44,6 +44,7 @@ class Layout:
     size: int = 1
     hidden: int = 1024  # width of the model, which says what attention costs beside the rest
     position_axes: int = 1  # see ``form``
+    positions: int | None = None  # of the model: no document is longer, however many a row holds; None: without end
 
     def __post_init__(self) -> None:
         if self.accumulate % self.size:
@@ -52,6 +53,11 @@ class Layout:
                 f"it to {-(-self.accumulate // self.size) * self.size}",
                 failure="Infeasible",
             )
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest document that is taken whole."""
+        return min(self.seq_len, self.positions or self.seq_len)
 
     @property
     def per_step(self) -> int:

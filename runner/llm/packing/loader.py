@@ -48,7 +48,7 @@ class Loader(Layout):
     def __post_init__(self) -> None:
         super().__post_init__()
         assert (self.epochs is None) != (self.max_steps is None), "give epochs or max_steps"
-        self._pieces = pieces.cut(self.corpora, capacity=self.seq_len, long=self.long)
+        self._pieces = pieces.cut(self.corpora, capacity=self.longest, long=self.long)
         self._lengths = self._pieces.stop - self._pieces.start
         self._counts: list[int] = []  # rows of the first epochs
         first = self._count(0)
@@ -120,8 +120,8 @@ class Loader(Layout):
                 f"the first epoch takes none of {cut.documents} documents by weights {list(self.weights)}: raise them"
             )
         return (
-            f"there is nothing to learn: of {cut.documents} documents {cut.longer} are longer than batch.seq_len "
-            f"{self.seq_len!r} (packing.long: {self.long}), and {cut.unlearned} hold no token that is learned; "
+            f"there is nothing to learn: of {cut.documents} documents {cut.longer} are longer than {self.longest!r} "
+            f"tokens (batch.seq_len, or what the model has positions for; packing.long: {self.long}), and {cut.unlearned} hold no token that is learned; "
             "see them with `runner explain data`, and set a longer seq_len or packing.long: split"
         )
 

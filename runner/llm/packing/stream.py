@@ -120,9 +120,9 @@ class StreamSteps(Layout):
     def _cut(self, document: Document) -> list[Piece]:
         """What is learned of a document, counted."""
         coded = np.where(document.learned, document.ids, ~document.ids).astype(np.int32, copy=False)
-        spans = pieces.spans(len(coded), capacity=self.seq_len, long=self.long)
+        spans = pieces.spans(len(coded), capacity=self.longest, long=self.long)
         made = [_piece(coded[start:stop]) for start, stop in spans]
-        longer, targets = len(coded) > self.seq_len, int(document.learned.sum())
+        longer, targets = len(coded) > self.longest, int(document.learned.sum())
         lost = longer and self.long != "split"
         counts = {
             "documents": 1,

@@ -14,7 +14,8 @@ OVERFLOWS = 20
 ZEROS = 3  # first steps that must have a gradient; later ones may have learned all there is
 # A loss runs away when the mean of 20 steps is 3 nats above the lowest such mean: perplexity 20 times as high. Twenty
 # steps even out single documents; a corpus that turns from code to verse goes up by 2 nats, a whole model at 10 times
-# its rate by 4 and more, and it does not come back.
+# its rate by 4 and more, and it does not come back. A run that breaks at once has no such mean before: it ends when
+# each of 20 steps is 3 nats above the first, which nothing was learned before.
 WINDOW = 20
 NATS = 3.0
 REMEDIES = ["lower train.learning_rate", "lengthen train.warmup", "look at the texts with `runner explain data`"]
@@ -30,6 +31,7 @@ class Stops:
         self._overflows = 0
         self._last: deque[float] = deque(maxlen=WINDOW)
         self._lowest = math.inf
+        self._first: float | None = None
 
     def begin(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """What was before the run goes on."""
@@ -52,15 +54,23 @@ class Stops:
                 failure="NaN",
             )
         mean = self._mean(loss)
-        if mean is not None and mean > self._lowest + NATS:
+        if mean is not None and (before := self._away(mean)):
             raise JobError(
-                f"the loss runs away: {mean:.4g} over the last {WINDOW} steps at step {step}, and {self._lowest:.4g} "
-                f"over {WINDOW} before: {self._remedy}",
+                f"the loss runs away: {mean:.4g} over the last {WINDOW} steps at step {step}, and {before}: "
+                f"{self._remedy}",
                 failure="NaN",
             )
 
+    def _away(self, mean: float) -> str | None:
+        """What the loss was, where it is far above."""
+        if mean > self._lowest + NATS:
+            return f"{self._lowest:.4g} over {WINDOW} before"
+        assert self._first is not None, "a mean has a first step"
+        return f"{self._first:.4g} at the first step" if min(self._last) > self._first + NATS else None
+
     def _mean(self, loss: float) -> float | None:
         self._last.append(loss)
+        self._first = loss if self._first is None else self._first
         if len(self._last) < WINDOW:
             return None
         mean = math.fsum(self._last) / WINDOW

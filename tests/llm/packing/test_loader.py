@@ -164,7 +164,7 @@ def test_a_document_whose_answer_was_cut_off_is_left_out_and_counted(tmp_path: P
 
 
 def test_nothing_to_learn_is_said_before_the_first_step(tmp_path: Path) -> None:
-    with pytest.raises(JobError, match=r"of 2 documents 1 are longer than batch\.seq_len 16") as caught:
+    with pytest.raises(JobError, match=r"of 2 documents 1 are longer than 16 tokens") as caught:
         loader([stored(tmp_path / "a", [30], learned=0.0), stored(tmp_path / "b", [1])], epochs=1)
     assert caught.value.failure == "DataInvalid"
     with pytest.raises(JobError, match="nothing to learn: of 0 documents"):

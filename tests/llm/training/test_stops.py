@@ -84,3 +84,11 @@ def test_fp16_may_overflow_but_not_for_ever() -> None:
 
 def test_a_gradient_that_has_learned_all_may_vanish() -> None:
     Stops(precision="bf16").check(4, loss=0.0, grad_norm=0.0)
+
+
+def test_a_run_that_breaks_at_once_ends() -> None:
+    """The losses of a small model at a learning rate of 1: no mean of 20 steps was low before."""
+    stops = Stops(precision="fp32")
+    with pytest.raises(JobError, match=r"the loss runs away: 34\.\d+ over .* at step 21, and 4\.7 at the first step"):
+        for step, loss in enumerate([4.7, 25.5, 65.0, 30.9, 83.1, *[30.0] * 40], 1):
+            stops.check(step, loss=loss, grad_norm=1.0)
