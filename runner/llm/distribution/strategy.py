@@ -20,6 +20,7 @@ from accelerate.utils import (  # type: ignore[import-untyped]
     DistributedType,
     FullyShardedDataParallelPlugin,
 )
+from pydantic import ValidationError
 from torch import Tensor
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import TrainingArguments
@@ -185,6 +186,7 @@ def _zero(name: Name, model: Any, *, offload: str, device: str, precision: str, 
     if given is not None:
         made = config.merged(made, config.given(given))
     _begin_deepspeed(device)
+    _must_be_known(made[config.ZERO])
     return {"deepspeed": made, "bf16": False, "fp16": False}  # torch_autocast of its configuration says it
 
 
@@ -197,6 +199,22 @@ def _begin_deepspeed(device: str) -> None:
         # Its shared memory is an extension in C++, compiled on the first use (45 s); a kill meanwhile leaves a lock
         # that the next run waits for without end. Gloo does without.
         deepspeed.ops.__compatible_ops__ = {}
+
+
+def _must_be_known(zero: Mapping[str, Any]) -> None:
+    """What DeepSpeed itself would refuse, in the middle of a run and on many lines."""
+    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig  # noqa: PLC0415 (3 s, and only where it was chosen)
+
+    try:
+        DeepSpeedZeroConfig(**zero)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise JobError(
+            f"distribution.deepspeed: DeepSpeed refuses zero_optimization.{where} = {first['input']!r:.80}: "
+            f"{first['msg']}; mend the file",
+            failure="Infeasible",
+        ) from None
 
 
 def sizes(model: Any) -> Sizes:

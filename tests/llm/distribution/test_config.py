@@ -111,7 +111,10 @@ def test_strategies_say_what_they_are() -> None:
 def test_what_cannot_be_had_is_infeasible(tmp_path: Path) -> None:
     own = tmp_path / "ds.json"
     own.write_text("{}")
+    bad = tmp_path / "bad.json"
+    bad.write_text('{"zero_optimization": {"reduce_bucket": 7}}')
     for wanted, more, message in (
+        ("zero2", {"given": bad}, "DeepSpeed refuses zero_optimization.reduce_bucket = 7: Extra inputs are not"),
         ("zero2", {"optimizer": "adafactor"}, "cannot train with"),
         ("auto", {"given": own}, "name its zero_optimization.stage, 2 or 3"),
     ):
