@@ -43,6 +43,7 @@ from runner.registry.resolve import resolve
 from runner.registry.strategy import stage_of
 from runner.schema.errors import JobError
 from runner.schema.jobs.llm_train import LlmTrain
+from runner.schema.reference import is_reference
 
 RATES = {"adapter": 2e-4, "model": 2e-5, "architecture": 1e-3}  # what trains well, by what is trained
 GB = 10**9
@@ -88,6 +89,7 @@ def _train(spec: LlmTrain, ctx: Context) -> Result:
     learned = _lessons(spec, ctx, tokenizer, chat)
     read_s = time.perf_counter() - began
     prepared = _prepared(spec, ctx, model, tokenizer, added=added, chosen=chosen)
+    prepared.ends_with(learned.encoder.end())
     if spec.optimize.probe:
         prepared = begin.probe(prepared, _steps(spec, ctx, model, prepared, learned).trial())
     steps = _steps(spec, ctx, model, prepared, learned)
@@ -160,7 +162,7 @@ def _trusts(spec: LlmTrain) -> bool:
 def _template(
     spec: LlmTrain, inputs: Mapping[str, Given], tokenizer: Any, *, family: str, model: Path | None
 ) -> Template | None:
-    given = None if spec.data.template is None else inputs["data.template"].path.read_text(encoding="utf-8")
+    given = None if spec.data.template is None else template.read(inputs["data.template"].path)
     return template.choose(tokenizer, given=given, family=family, model=model)
 
 
@@ -212,6 +214,9 @@ def _prepared(
 ) -> Prepared:
     wanted, memory_gb = spec.optimize, spec.compute.memory_gb
     given, given_stage = ctx.inputs.get("model"), _deepspeed(spec, ctx)
+    if (positions := model.facts["max_positions"]) < spec.batch.seq_len:
+        limit = f"the model has {positions:,} positions: a row of {spec.batch.seq_len:,} tokens holds several documents"
+        ctx.log(f"{limit}, and of one that is longer than the positions packing.long: {spec.packing.long} decides")
     return begin.prepare(
         _folder(model),
         facts=model.facts,
@@ -235,10 +240,17 @@ def _prepared(
         device=ctx.device,
         seed=spec.train.seed,
         memory_bytes=None if memory_gb is None else int(memory_gb * GB),
-        base=None if given is None else Base(ref=given.ref, digest=given.digest),
+        base=_base(spec, given),
         trust_remote_code=_trusts(spec),
         say=ctx.log,
     )
+
+
+def _base(spec: LlmTrain, given: Given | None) -> Base | None:
+    """What an adapter says that it is beside: no version of this store, which the fingerprint does not know."""
+    if spec.model is None or given is None:
+        return None
+    return Base(ref=spec.model.id if is_reference(spec.model.id) else given.ref, digest=given.digest)
 
 
 def _adapter(spec: LlmTrain) -> Adapter | None:
@@ -281,6 +293,7 @@ def _layout(spec: LlmTrain, model: Resolved, prepared: Prepared) -> dict[str, An
         "size": ranks.size(),
         "hidden": model.facts["hidden"],
         "position_axes": form.position_axes(prepared.model.config),
+        "positions": model.facts["max_positions"],
     }
 
 
