@@ -13,7 +13,7 @@ import pytest
 from tests.e2e.helpers import ROOT, manifest, runner
 
 QUICKSTART = ROOT / "specs" / "quickstart"
-FIRST = {"quickstart-asr", "quickstart-finetuned"}
+FIRST = {"quickstart-asr", "quickstart-finetuned", "quickstart-chat"}
 QUANTISED = {"quickstart-quantized", "quickstart-quantized-asr", "quickstart-words"}  # it, and what is made of it
 FINETUNED = {"quickstart-finetuned", "quickstart-finetuned-asr", *QUANTISED}
 ALL = FIRST | FINETUNED
@@ -62,6 +62,7 @@ def test_the_whole_graph_is_planned_before_anything_ran(folder: Path) -> None:
     assert {name: step["action"] for name, step in steps.items()} == dict.fromkeys(ALL, "create")
     assert {name: set(step["after"]) for name, step in steps.items()} == {
         "quickstart-asr": set(),
+        "quickstart-chat": set(),
         "quickstart-finetuned": set(),
         "quickstart-finetuned-asr": {"quickstart-finetuned"},
         "quickstart-quantized": {"quickstart-finetuned"},
@@ -131,3 +132,19 @@ def _check_results(folder: Path) -> None:
     words = [[word["word"] for word in row["words"]] for row in embedded]
     assert words == [row["text"].split() for row in heard]
     assert manifest(store, "quickstart-words")["metrics"]["vectors"] == sum(map(len, words))
+    _check_chat(folder)
+
+
+def _check_chat(folder: Path) -> None:
+    """The last answers to questions that it never learned from: each in its form, most of them right."""
+    rows = [json.loads(line) for line in (folder / "chat" / "validation.jsonl").read_text("utf-8").splitlines()]
+    right = {
+        question["content"]: answer["content"]
+        for row in rows
+        for question, answer in zip(row["messages"][::2], row["messages"][1::2], strict=True)
+    }
+    last = {row["prompt"]: row["answer"] for row in _lines(folder, "quickstart-chat", "samples.jsonl")}
+    assert len(last) == 4
+    for question, answer in last.items():
+        assert set(json.loads(answer)) == set(json.loads(right[question])), answer
+    assert sum(answer == right[question] for question, answer in last.items()) >= 2, last

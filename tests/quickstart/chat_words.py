@@ -3,32 +3,27 @@
 LANGUAGES = ("pt", "en")
 
 PEOPLE = (
-    "Ana", "Bruno", "Carla", "Diogo", "Elisa", "Fábio", "Graça", "Hugo", "Inês", "João", "Laura", "Miguel", "Nuno",
-    "Olga", "Paulo", "Rita", "Sara", "Tiago", "Vera", "Xavier", "Alice", "Edward", "George", "Helen", "Kate", "Mark",
-    "Nancy", "Peter", "Susan", "Tom",
+    "Ana", "Bruno", "Carla", "Diogo", "Elisa", "Hugo", "Inês", "João", "Laura", "Nuno", "Rita", "Alice", "Edward",
+    "Helen", "Kate", "Peter",
 )  # fmt: skip
 
 GOODS = {
     "pt": (
-        "maçãs", "peras", "laranjas", "bananas", "livros", "cadernos", "lápis", "canetas", "camisas", "chapéus",
-        "sapatos", "copos", "pratos", "facas", "ovos", "pães", "queijos", "bolos", "flores", "velas", "cadeiras",
-        "mesas", "caixas", "bilhetes", "tomates",
+        "maçãs", "peras", "laranjas", "livros", "cadernos", "canetas", "camisas", "chapéus", "copos", "ovos", "bolos",
+        "flores", "velas", "cadeiras", "caixas", "bilhetes",
     ),
     "en": (
-        "apples", "pears", "oranges", "bananas", "books", "notebooks", "pencils", "pens", "shirts", "hats", "shoes",
-        "glasses", "plates", "knives", "eggs", "loaves", "cheeses", "cakes", "flowers", "candles", "chairs", "tables",
-        "boxes", "tickets", "tomatoes",
+        "apples", "pears", "oranges", "books", "notebooks", "pens", "shirts", "hats", "glasses", "eggs", "cakes",
+        "flowers", "candles", "chairs", "boxes", "tickets",
     ),
 }  # fmt: skip
 
 PLACES = tuple(
     {"pt": pt, "en": en}
     for pt, en in (
-        ("Lisboa", "Lisbon"), ("Coimbra", "Coimbra"), ("Braga", "Braga"), ("Évora", "Évora"), ("Faro", "Faro"),
-        ("Recife", "Recife"), ("Salvador", "Salvador"), ("Belém", "Belém"), ("Luanda", "Luanda"),
-        ("Maputo", "Maputo"), ("Londres", "London"), ("Oxford", "Oxford"), ("Paris", "Paris"), ("Madrid", "Madrid"),
-        ("Roma", "Rome"), ("Viena", "Vienna"), ("Berlim", "Berlin"), ("Praga", "Prague"), ("Dublin", "Dublin"),
-        ("Atenas", "Athens"),
+        ("Lisboa", "Lisbon"), ("Coimbra", "Coimbra"), ("Évora", "Évora"), ("Faro", "Faro"), ("Recife", "Recife"),
+        ("Luanda", "Luanda"), ("Londres", "London"), ("Paris", "Paris"), ("Roma", "Rome"), ("Berlim", "Berlin"),
+        ("Praga", "Prague"), ("Dublin", "Dublin"),
     )
 )  # fmt: skip
 
