@@ -1,5 +1,5 @@
 # make quickstart         transcribe the example recordings (installs first; a second time it finds nothing to do)
-# make quickstart-graph   the whole folder: fine-tune, quantise, transcribe, embed; minutes
+# make quickstart-graph   the whole folder: fine-tune, quantise, transcribe, embed, train a chat model; minutes
 # make test               style, types, tests
 # make test-slow          the tests that take long: ray, kills, races, the quickstart end to end
 # make install            a .venv with all that this machine can use
