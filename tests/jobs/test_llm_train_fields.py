@@ -1,0 +1,205 @@
+"""What a spec of `llm-train` says reaches the parts that it is for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from runner.context import Given
+from runner.jobs import llm_train
+from runner.llm import lessons
+from runner.llm.model import begin
+from runner.llm.model.prepared import Adapter, Base
+from runner.llm.training.recipe import Rate, Recipe
+from runner.precision import Precision
+from runner.schema.jobs.llm_train import LlmTrain
+from tests.jobs.test_llm_train import spec
+
+FULL: dict[str, Any] = {
+    "model": {"id": "artifact:base#model", "trust_remote_code": False},
+    "tokens": {"add": ["<x>"], "multiple": 64},
+    "data": {
+        "train": [
+            {"source": "a.jsonl", "format": "alpaca", "weight": 2.5, "split": "dev", "columns": {"q": "instruction"}},
+            "b.jsonl",
+        ],
+        "validation": "c.jsonl",
+        "template": "my.jinja",
+        "loss_on": "all",
+        "on_error": "skip",
+    },
+    "adapter": {
+        "type": "dora",
+        "r": 3,
+        "alpha": 5.0,
+        "dropout": 0.15,
+        "target_modules": ["auto", "lm_head"],
+        "modules_to_save": ["embed_tokens"],
+    },
+    "quantize": "int8",
+    "packing": {"mode": "required", "long": "split", "look_ahead": 77},
+    "train": {
+        "epochs": 1.5,
+        "learning_rate": 0.03,
+        "schedule": "linear",
+        "warmup": 0.11,
+        "floor": 0.33,
+        "optimizer": "adafactor",
+        "weight_decay": 0.04,
+        "betas": [0.81, 0.92],
+        "clip_norm": 2.5,
+        "neftune_alpha": 4.5,
+        "seed": 6,
+    },
+    "batch": {"seq_len": 96, "rows": 3, "accumulate": 5},
+    "precision": "bf16",
+    "optimize": {
+        "attention": "required",
+        "kernels": "off",
+        "loss_chunking": "required",
+        "quantised_lora": "off",
+        "checkpointing": "required",
+        "offload": True,
+        "probe": False,
+    },
+    "evaluation": {"every_steps": 4, "save_every_steps": 2, "patience": 5, "best": False, "prompt_tokens": 9},
+    "distribution": {"strategy": "zero2", "offload": "optimizer"},
+    "compute": {"cpus": 1, "memory_gb": 3},
+}
+
+
+def made(**fields: Any) -> LlmTrain:
+    """A spec in which no setting is what it would be if it were left out, nor as one beside it."""
+    text = spec() | FULL | fields
+    if "architecture" not in fields:
+        del text["architecture"]
+    return LlmTrain.model_validate(text)
+
+
+class Known(NamedTuple):
+    """What the registry would say of a model."""
+
+    facts: Mapping[str, Any]
+    family: str
+    path: str
+
+
+class Told:
+    """As much of a context as the job asks before the model is there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.checkpoints, self.device = folder, folder / "checkpoints", "cpu"
+        self.said: list[str] = []
+        self.log = self.said.append
+        one = {name: folder / name for name in ("a.jsonl", "b.jsonl", "c.jsonl")}
+        fields = {"data.train[0].source": "a.jsonl", "data.train[1].source": "b.jsonl"}
+        fields |= {"data.validation[0].source": "c.jsonl"}
+        self.inputs = {
+            field: Given(field=field, ref=name, digest="1", path=one[name]) for field, name in fields.items()
+        } | {"model": Given(field="model", ref="artifact:base@v7#model", digest="fingerprint:1", path=folder)}
+
+    def check(self) -> None:
+        """Nobody stops it."""
+
+
+def test_every_setting_of_the_optimiser_reaches_it() -> None:
+    assert llm_train._recipe(made(), Precision(name="bf16", why="")) == Recipe(
+        rate=Rate(highest=0.03, schedule="linear", warmup=0.11, floor=0.33),
+        accumulate=5,
+        optimizer="adafactor",
+        weight_decay=0.04,
+        betas=(0.81, 0.92),
+        clip_norm=2.5,
+        neftune_alpha=4.5,
+        precision="bf16",
+        every_steps=4,
+        save_every_steps=2,
+        patience=5,
+        best=False,
+        seed=6,
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "rate"),
+    [
+        ({}, 2e-4),
+        ({"adapter": {"type": "none"}, "quantize": "none"}, 2e-5),
+        ({"adapter": {"type": "none"}, "quantize": "none", "model": None, "architecture": {"type": "llama"}}, 1e-3),
+    ],
+)
+def test_the_learning_rate_is_that_of_what_is_trained(fields: dict[str, Any], rate: float) -> None:
+    wanted = made(train={"max_steps": 1}, **fields)
+    assert llm_train._recipe(wanted, Precision(name="fp32", why="")).rate.highest == rate
+
+
+def test_every_setting_of_the_model_reaches_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, Any] = {}
+    monkeypatch.setattr(begin, "prepare", lambda folder, **given: told.update(given, folder=folder))
+    context, known = Told(tmp_path), Known({"max_positions": 64}, "llama", str(tmp_path))
+    chosen = Precision(name="bf16", why="")
+    llm_train._prepared(made(), context, known, "tokenizer", added=("<x>",), chosen=chosen)  # type: ignore[arg-type]
+    assert told.pop("say") == context.log
+    assert "64 positions" in context.said[0] and "96 tokens" in context.said[0]
+    assert told == {
+        "folder": tmp_path,
+        "facts": known.facts,
+        "family": "llama",
+        "tokenizer": "tokenizer",
+        "added": ("<x>",),
+        "multiple": 64,
+        "precision": chosen,
+        "quantize": "int8",
+        "adapter": Adapter(
+            type="dora",
+            r=3,
+            alpha=5.0,
+            dropout=0.15,
+            target_modules=("auto", "lm_head"),
+            modules_to_save=("embed_tokens",),
+        ),
+        "optimize": {"attention": "required", "kernels": "off", "loss_chunking": "required", "quantised_lora": "off"},
+        "checkpointing": "required",
+        "offload": True,
+        "seq_len": 96,
+        "rows": 3,
+        "packing": "required",
+        "optimizer": "adafactor",
+        "strategy": "zero2",
+        "offload_state": "optimizer",
+        "stage": None,
+        "device": "cpu",
+        "seed": 6,
+        "memory_bytes": 3 * 10**9,
+        "base": Base(ref="artifact:base#model", digest="fingerprint:1"),
+        "trust_remote_code": False,
+    }
+
+
+def test_every_setting_of_the_data_reaches_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, Any] = {}
+
+    def read(reading: Any, train: Any, validation: Any, **given: Any) -> None:
+        told.update(given, reading=reading, train=train, validation=validation)
+
+    monkeypatch.setattr(lessons, "read", read)
+    monkeypatch.setattr(llm_train, "Encoder", lambda *given, **named: (*given, named))
+    llm_train._lessons(made(), Told(tmp_path), "tokenizer", "template")  # type: ignore[arg-type]
+    reading, train = told.pop("reading"), told.pop("train")
+    assert reading.encoder == ("tokenizer", "template", {"loss_on": "all"})
+    assert (reading.skipped.policy, reading.folder) == ("skip", tmp_path / "checkpoints" / "corpora")
+    first, second = train["data.train[0]"], train["data.train[1]"]
+    assert (first.name, first.files, first.format) == ("a.jsonl", (tmp_path / "a.jsonl",), "alpaca")
+    assert (first.split, first.columns, first.weight) == ("dev", {"q": "instruction"}, 2.5)
+    assert (second.name, second.weight, second.format) == ("b.jsonl", 1.0, None)
+    assert [one.name for one in told.pop("validation").values()] == ["c.jsonl"]
+    assert told == {"streaming": False, "share": 0.0, "seed": 6, "block": 77}
+
+
+@pytest.mark.parametrize(("method", "learned"), [("sft", "responses"), ("pretrain", "all")])
+def test_what_is_learned_follows_the_method(method: str, learned: str) -> None:
+    assert llm_train._loss_on(made(method=method, data={"train": "a.jsonl"})) == learned
+    assert llm_train._loss_on(made(method=method)) == "all"
