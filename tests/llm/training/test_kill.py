@@ -31,7 +31,9 @@ def run(folder: Path) -> None:
 @pytest.mark.slow
 def test_ten_kills_change_no_bit(tmp_path: Path) -> None:
     draw = random.Random(0)
+    began = time.monotonic()
     run(tmp_path / "a")
+    whole_s = time.monotonic() - began
     kills = resumed = 0  # times that it was killed, and had something to go on from
     while kills < KILLS:
         child = os.fork()
@@ -42,7 +44,7 @@ def test_ten_kills_change_no_bit(tmp_path: Path) -> None:
                 code = 0
             finally:
                 os._exit(code)
-        time.sleep(draw.uniform(0.1, 2.0))
+        time.sleep(draw.uniform(0, 0.7) * whole_s)
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         if not os.WIFSIGNALED(status):  # it was quicker: the next begins anew
