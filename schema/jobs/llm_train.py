@@ -358,7 +358,24 @@ class LlmTrain(Job):
         if self.data.streaming and self.train.max_steps is None:
             raise PydanticCustomError("stream", "a stream has no known end: give train.max_steps, not epochs")
         self._one_gpu_each()
+        self._measured()
         return self
+
+    def _measured(self) -> None:
+        if self.data.validation or self.data.validation_share:
+            return
+        gates = self.gates
+        needs = {
+            "gates.max_validation_loss": gates.max_validation_loss,
+            "gates.max_validation_perplexity": gates.max_validation_perplexity,
+            "evaluation.patience": self.evaluation.patience,
+        }
+        if asked := next((name for name, value in needs.items() if value is not None), None):
+            raise PydanticCustomError(
+                "unmeasured",
+                "{name} needs data to measure on: give data.validation or data.validation_share",
+                {"name": asked},
+            )
 
     def _one_gpu_each(self) -> None:
         gpus, workers = self.compute.gpus, self.compute.workers

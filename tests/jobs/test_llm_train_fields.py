@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from pydantic import ValidationError
 
 from runner.context import Given
 from runner.jobs import llm_train
@@ -201,5 +202,18 @@ def test_every_setting_of_the_data_reaches_it(tmp_path: Path, monkeypatch: pytes
 
 @pytest.mark.parametrize(("method", "learned"), [("sft", "responses"), ("pretrain", "all")])
 def test_what_is_learned_follows_the_method(method: str, learned: str) -> None:
-    assert llm_train._loss_on(made(method=method, data={"train": "a.jsonl"})) == learned
+    assert llm_train._loss_on(made(method=method, data={"train": "a.jsonl", "validation_share": 0.1})) == learned
     assert llm_train._loss_on(made(method=method)) == "all"
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"evaluation": {"patience": 3}}, r"evaluation\.patience"),
+        ({"gates": {"max_validation_loss": 2}, "evaluation": {}}, r"gates\.max_validation_loss"),
+        ({"gates": {"max_validation_perplexity": 2}, "evaluation": {}}, r"gates\.max_validation_perplexity"),
+    ],
+)
+def test_what_is_measured_needs_data(fields: dict[str, Any], name: str) -> None:
+    with pytest.raises(ValidationError, match=f"{name} needs data to measure on"):
+        made(data={"train": "a.jsonl"}, **fields)
