@@ -326,10 +326,23 @@ def _examiner(spec: LlmTrain, ctx: Context, model: Resolved, prepared: Prepared,
     return Examiner(
         held,
         tokenizer=prepared.tokenizer,
-        prompts=[Prompt(text=text, ids=tuple(learned.encoder.ask(text))) for text in wanted.prompts],
+        prompts=_prompts(spec, learned.encoder, positions=model.facts["max_positions"]),
         tokens=wanted.prompt_tokens,
         check=ctx.check,
     )
+
+
+def _prompts(spec: LlmTrain, encoder: Encoder, *, positions: int) -> list[Prompt]:
+    wanted = spec.evaluation
+    found = [Prompt(text=text, ids=tuple(encoder.ask(text))) for text in wanted.prompts]
+    for number, one in enumerate(found):
+        if len(one.ids) + wanted.prompt_tokens > positions:
+            raise JobError(
+                f"evaluation.prompts[{number}] has {len(one.ids):,} tokens, its answer up to {wanted.prompt_tokens:,}, "
+                f"and the model {positions:,} positions: shorten it, or lower evaluation.prompt_tokens",
+                failure="DataInvalid",
+            )
+    return found
 
 
 def _recipe(spec: LlmTrain, chosen: Precision) -> Recipe:

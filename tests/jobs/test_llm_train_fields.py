@@ -16,6 +16,7 @@ from runner.llm.model import begin
 from runner.llm.model.prepared import Adapter, Base
 from runner.llm.training.recipe import Rate, Recipe
 from runner.precision import Precision
+from runner.schema.errors import JobError
 from runner.schema.jobs.llm_train import LlmTrain
 from tests.jobs.test_llm_train import spec
 
@@ -86,6 +87,14 @@ class Known(NamedTuple):
     facts: Mapping[str, Any]
     family: str
     path: str
+
+
+class Letters:
+    """As much of an encoder as prompts need: a token a letter."""
+
+    def ask(self, text: str) -> list[int]:
+        """The tokens of a question."""
+        return [0] * len(text)
 
 
 class Told:
@@ -217,3 +226,11 @@ def test_what_is_learned_follows_the_method(method: str, learned: str) -> None:
 def test_what_is_measured_needs_data(fields: dict[str, Any], name: str) -> None:
     with pytest.raises(ValidationError, match=f"{name} needs data to measure on"):
         made(data={"train": "a.jsonl"}, **fields)
+
+
+def test_a_prompt_and_its_answer_must_fit_the_positions() -> None:
+    wanted = made(evaluation={"prompts": ["ab", "abcd"], "prompt_tokens": 60})
+    kept = llm_train._prompts(wanted, Letters(), positions=64)  # type: ignore[arg-type]
+    assert [len(one.ids) for one in kept] == [2, 4]
+    with pytest.raises(JobError, match=r"prompts\[1\] has 4 tokens, its answer up to 60, and the model 63 positions"):
+        llm_train._prompts(wanted, Letters(), positions=63)  # type: ignore[arg-type]
