@@ -69,7 +69,7 @@ class LanguageArchitecture(Block):
     """Width of the model; a multiple of twice `heads`."""
 
     layers: Annotated[int, RESULT, Field(ge=1, le=1024)] = 6
-    """Layers."""
+    """Layers of the model."""
 
     heads: Annotated[int, RESULT, Field(ge=1, le=1024)] = 4
     """Attention heads of a layer."""

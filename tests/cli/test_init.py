@@ -20,7 +20,10 @@ def test_the_starter_is_valid_and_complete(kind: str, tmp_path: Path, capsys: py
     assert str(file) in capsys.readouterr().out
     text = file.read_text(encoding="utf-8")
     (loaded,) = load([str(file)])
+    listed = {path for path, view in every(job_class(kind)) if view.shape.get("type") == "array"}
     for path, view in every(job_class(kind)):
+        if path[:-1] in listed:  # of corpora a starter names one by its short form; `runner explain` has their fields
+            continue
         assert re.search(rf"^[# ]*{path[-1]}:", text, re.MULTILINE), path
         assert path == ("kind",) or f"# {view.sentence.split()[0]} " in text
     assert max(map(len, text.splitlines())) <= 120
