@@ -70,9 +70,8 @@ class Given:
     ref: str  # as pinned by the plan
     digest: str
     path: Path  # folder or file
-    files: tuple[
-        str, ...
-    ] = ()  # of FILES fields, and CORPUS fields of several: in order, relative to ``Context.folder``, absolute when outside
+    # of FILES fields, and CORPUS fields of several: in order, relative to ``Context.folder``, absolute when outside
+    files: tuple[str, ...] = ()
 
 
 class Worker(Protocol):
