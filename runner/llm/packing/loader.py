@@ -122,7 +122,8 @@ class Loader(Layout):
         return (
             f"there is nothing to learn: of {cut.documents} documents {cut.longer} are longer than {self.longest!r} "
             f"tokens (batch.seq_len, or what the model has positions for; packing.long: {self.long}), and "
-            f"{cut.unlearned} hold no token that is learned; see them with `runner explain data`, and set a longer seq_len or packing.long: split"
+            f"{cut.unlearned} hold no token that is learned; see them with `runner explain data`, and set a longer "
+            "seq_len or packing.long: split"
         )
 
 
