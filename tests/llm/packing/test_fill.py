@@ -81,10 +81,19 @@ def test_looking_ahead_less_than_a_row_still_fills_rows() -> None:
 
 
 def test_no_length_comes_before_another() -> None:
-    lengths = chat(4096, 2048)
-    first = [lengths[row[0]] for row in filled(lengths, capacity=2048)]
-    half = len(first) // 2
-    assert np.mean(first[:half]) == pytest.approx(np.mean(first[half:]), rel=0.05)
+    lengths = chat(32768, 2048)
+    longest = [max(lengths[one] for one in row) for row in filled(lengths, capacity=2048)]
+    half = len(longest) // 2
+    assert np.mean(longest[:half]) == pytest.approx(np.mean(longest[half:]), rel=0.05)
+
+
+def test_a_row_of_short_documents_holds_all_lengths() -> None:
+    """Sorted, the lengths of a row's documents would be 2 tokens apart where all of them are 14 apart."""
+    lengths = np.random.default_rng(0).integers(20, 70, 4096).tolist()
+    made = filled(lengths, capacity=1024)
+    apart = np.mean([np.std([lengths[one] for one in row]) for row in made])
+    assert apart > 0.9 * np.std(lengths)
+    assert sum(lengths) / (len(made) * 1024) > 0.985
 
 
 @pytest.mark.slow
