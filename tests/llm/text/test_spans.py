@@ -83,6 +83,16 @@ def test_prompts_find_what_marks_say(name: str) -> None:
         assert spans.found(text, messages, None, special=special, twin=None, stops=stops) == plain.write(messages, None)
 
 
+def test_a_twin_that_writes_another_text_is_not_believed() -> None:
+    """It writes the same in all probes, and less once a conversation is longer."""
+    found = chosen(tokenizer(published("qwen2_5") + "{% if messages|length > 4 %}!{% endif %}"), family="qwen2")
+    assert (found.way, found.twin) == ("twin", "qwen2_5")
+    longer = [*MULTI, ask("Q3")]
+    (rendered,) = found.write(longer, None)
+    assert rendered.text == tokenizer(published("qwen2_5")).apply_chat_template(longer, tokenize=False) + "!"
+    assert learned(rendered) == [" A1<|im_end|>", "A2\n<|im_end|>"]
+
+
 def test_thinking_that_a_template_drops_later_is_learned_in_a_text_of_its_own() -> None:
     found = chosen(tokenizer(published("qwen3")), family="qwen3")
     first, second = found.write(THOUGHT, None)
