@@ -47,8 +47,9 @@ class TrainingCorpora(Block):
     """What a broken line or a sample without anything to learn does: `stop` ends the job with its place and reason,
     `skip` leaves it out, counts it and lists it in `skipped.jsonl`."""
 
-    streaming: Annotated[bool, NEUTRAL] = False
-    """Tokenise while training instead of once before: for corpora whose tokens do not fit on the disk."""
+    streaming: Annotated[bool, RESULT] = False
+    """Tokenise while training instead of once before: for corpora whose tokens do not fit on the disk. Documents then
+    come in another order, shuffled within `packing.look_ahead` of them."""
 
     @model_validator(mode="after")
     def _one_validation(self) -> TrainingCorpora:

@@ -57,6 +57,13 @@ def inputs(house: House, step: Step) -> Inputs:
     return Inputs(step=step, spec=job_class(step.kind).model_validate(step.spec), store=house.store)
 
 
+def test_a_stream_is_another_job_for_it_gives_another_order(house: House, folder: Path) -> None:
+    fields = spec("one.jsonl") | {"train": {"max_steps": 2}}
+    (once,) = house.plan(fields).steps
+    (streamed,) = house.plan(fields | {"data": fields["data"] | {"streaming": True}}).steps
+    assert streamed.fingerprint != once.fingerprint
+
+
 def test_every_corpus_is_an_input_by_its_own_name(house: House, folder: Path) -> None:
     step = planned(house, "one.jsonl", {"source": "chats/*.jsonl", "weight": 2}, validation="chats/a.jsonl")
     found = [(one.field, one.ref, one.files, one.path) for one in step.inputs]
