@@ -84,12 +84,15 @@ class Encoder:
 
     def ask(self, prompt: str) -> list[int]:
         """The tokens after which a model answers ``prompt``: a user's question where there is a template, plain text
-        otherwise. Raises JobError where the template refuses it."""
+        otherwise. Raises JobError where the template refuses it, or where no token is left."""
         if self._template is not None:
             ids: list[int] = self._tokenizer(self._template.ask(prompt), add_special_tokens=False)["input_ids"]
-            return ids
-        ids = self._tokenizer(prompt)["input_ids"]
-        return ids[:-1] if ids[-1:] == [self._tokenizer.eos_token_id] else ids
+        else:
+            ids = self._tokenizer(prompt)["input_ids"]
+            ids = ids[:-1] if ids[-1:] == [self._tokenizer.eos_token_id] else ids
+        if not ids:
+            raise JobError(f"evaluation.prompts: {prompt!r} is no token to this model", failure="DataInvalid")
+        return ids
 
     def _pieces(self, sample: Sample) -> list[_Piece]:
         if isinstance(sample, Chat):

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
-from jinja2 import TemplateError
 from transformers import GenerationConfig
-
-from runner.schema.errors import JobError
 
 SAMPLES = "samples"  # of a row of the history
 
@@ -21,36 +20,6 @@ class Prompt:
 
     text: str
     ids: tuple[int, ...]
-
-
-def prompts(texts: Sequence[str], tokenizer: Any, *, template: str | None) -> tuple[Prompt, ...]:
-    """Each text as the first message of a user, in the chat ``template``; without one as it is.
-
-    Raises JobError (DataInvalid) where the template refuses it, or where no token is left.
-    """
-    return tuple(_prompt(text, tokenizer, template) for text in texts)
-
-
-def _prompt(text: str, tokenizer: Any, template: str | None) -> Prompt:
-    try:
-        ids = _ids(text, tokenizer, template)
-    except TemplateError as error:
-        raise JobError(
-            f"evaluation.prompts: the chat template refuses {text!r} as a user's message: {error}",
-            failure="DataInvalid",
-        ) from None
-    if not ids:
-        raise JobError(f"evaluation.prompts: {text!r} is no token to this model", failure="DataInvalid")
-    return Prompt(text=text, ids=tuple(ids))
-
-
-def _ids(text: str, tokenizer: Any, template: str | None) -> list[int]:
-    if template is None:
-        return list(tokenizer(text)["input_ids"])
-    said = tokenizer.apply_chat_template(
-        [{"role": "user", "content": text}], chat_template=template, add_generation_prompt=True, tokenize=False
-    )
-    return list(tokenizer(said, add_special_tokens=False)["input_ids"])
 
 
 @torch.no_grad()
@@ -88,6 +57,12 @@ def _ends(model: Any, tokenizer: Any) -> list[int]:
     own = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     ends = own if isinstance(own, list) else [own]
     return sorted({one for one in [*ends, tokenizer.eos_token_id] if one is not None})
+
+
+def write(history: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """`samples.jsonl`, where anything was asked."""
+    if found := rows(history):
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found), encoding="utf-8")
 
 
 def rows(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

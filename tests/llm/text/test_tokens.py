@@ -110,6 +110,14 @@ def test_the_token_that_ends_a_reply(tokenizer: PreTrainedTokenizerBase) -> None
     assert Encoder(other, None, loss_on="all").end() == other.eos_token_id
 
 
+def test_a_prompt_without_a_token_is_refused(tokenizer: PreTrainedTokenizerBase) -> None:
+    plain = Encoder(tokenizer, None, loss_on="all")
+    assert plain.ask("Ping?") == tokenizer("Ping?")["input_ids"]
+    with pytest.raises(JobError, match=r"evaluation\.prompts: '' is no token to this model") as caught:
+        plain.ask("")
+    assert caught.value.failure == "DataInvalid"
+
+
 def test_order_is_kept_and_what_teaches_nothing_is_refused_with_a_look_at_it(
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:

@@ -14,6 +14,7 @@ from runner.kernels import patching
 from runner.llm.training import evaluate, samples
 from runner.llm.training.evaluate import Examiner
 from runner.llm.training.recipe import Rate
+from runner.llm.training.samples import Prompt
 from runner.schema.errors import JobError
 from tests.llm.training import small
 from tests.llm.training.small import EndedError, Heard
@@ -29,6 +30,10 @@ class Words:
 
     def decode(self, ids: list[int], **_: Any) -> str:
         return " ".join(map(str, ids))
+
+
+def prompts(*texts: str) -> list[Prompt]:
+    return [Prompt(text=text, ids=tuple(map(int, text.split()))) for text in texts]
 
 
 def by_hand(model: Any, documents: list[Tensor]) -> float:
@@ -88,7 +93,7 @@ def test_a_validation_set_without_targets_is_refused() -> None:
 
 def test_answers_are_those_of_the_model_token_by_token() -> None:
     model = small.model().eval()
-    asked = samples.prompts(["3 4 5", "9"], Words(), template=None)
+    asked = prompts("3 4 5", "9")
     (first, second) = samples.answers(model, asked, tokenizer=Words(), tokens=6)
     ids = [3, 4, 5]
     with torch.no_grad():
@@ -102,7 +107,7 @@ def test_answers_are_those_of_the_model_token_by_token() -> None:
 @pytest.mark.parametrize("family", ["gemma2", "mixtral"])
 def test_a_patched_model_answers_in_the_middle_of_a_bf16_run(tmp_path: Path, family: str) -> None:
     """With a cache, through accelerate's autocast, and as it does without patches."""
-    asked = samples.prompts(["3 4 5 6 7 8 9 10 11 12", "20"], Words(), template=None)
+    asked = prompts("3 4 5 6 7 8 9 10 11 12", "20")
     before = samples.answers(small.model(family).eval(), asked, tokenizer=Words(), tokens=5)
     model = small.model(family)
     applied = patching.apply(model, {"linear_cross_entropy": "required", "attention": "required"})
@@ -152,7 +157,7 @@ def test_a_run_without_a_better_model_stops_early(tmp_path: Path) -> None:
 
 def test_what_is_measured_is_told(tmp_path: Path) -> None:
     heard, listed = Heard(), small.steps(4)
-    asked = samples.prompts(["3 4 5"], Words(), template=None)
+    asked = prompts("3 4 5")
     examiner = Examiner(small.steps(1, seed=9), tokenizer=Words(), prompts=asked, tokens=3)
     done = small.fit(tmp_path, small.model(), listed, examiner=examiner, heard=heard, every_steps=2)
     names = {name for name, _ in heard.metrics}
