@@ -111,7 +111,7 @@ def stage_of(path: Path) -> int | None:
             f"distribution.deepspeed: {path.name!r} must hold an object, and so must its zero_optimization; mend it"
         )
     value = zero.get("stage")
-    return None if value in {None, "auto"} else cast(int, value)
+    return None if value is None or value == "auto" else cast(int, value)  # `choose` refuses what is no stage
 
 
 def working(forecast: Mapping[str, Any], *, checkpointing: str, chunked: bool) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -124,3 +126,11 @@ def test_a_stage_is_read_from_the_users_file(tmp_path: Path) -> None:
         path.write_bytes(text.encode("utf-8", "surrogateescape"))
         with pytest.raises(PlanError, match=r"distribution\.deepspeed: 'ds\.json'"):
             stage_of(path)
+
+
+@pytest.mark.parametrize("stage", [[3], {"stage": 3}, True, "3", 1, 3.0])
+def test_what_is_no_stage_is_told(tmp_path: Path, stage: Any) -> None:
+    path = tmp_path / "ds.json"
+    path.write_text(json.dumps({"zero_optimization": {"stage": stage}}))
+    with pytest.raises(PlanError, match=re.escape(f"zero_optimization.stage must be 2 or 3, got {stage!r}")):
+        choose("auto", processes=2, stage=stage_of(path))
