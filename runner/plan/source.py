@@ -131,7 +131,7 @@ class Source:
                 f"{self.kind} takes {', '.join(needed)}"
             )
         if model.lack and not job_class(self.kind).begins:
-            raise PlanError(f"model {entry.ref!r} cannot transcribe: {model.lack}")
+            raise PlanError(f"model {entry.ref!r} cannot be used: {model.lack}")
         if reason := self.loaded.spec.unfit(model.facts):
             raise PlanError(f"{entry.ref!r}: {reason}")
         return entry, model

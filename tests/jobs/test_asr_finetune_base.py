@@ -53,7 +53,7 @@ def test_what_a_base_cannot_do_is_said_by_the_plan(tmp_path: Path, capsys: pytes
     pretrained(data(tmp_path, train=2, validation=2))
     reading = helpers.spec(model="./base", data={"manifest": "validation.jsonl"})
     keeping = spec(**{**BASE, "vocabulary": {}})
-    for wanted, said in ((reading, "cannot transcribe: it has no CTC head"), (keeping, "has nothing to keep")):
+    for wanted, said in ((reading, "cannot be used: it has no CTC head"), (keeping, "has nothing to keep")):
         (tmp_path / "spec.yaml").write_text(json.dumps(wanted))
         assert main(["plan", str(tmp_path / "spec.yaml"), "--store", str(tmp_path / "store")]) == 2
         told = capsys.readouterr().err

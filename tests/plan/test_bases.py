@@ -54,7 +54,7 @@ def test_what_a_base_lacks(house: House, head: bool, vocabulary: bool, lack: str
     base(house.folder / "base", head=head, vocabulary=vocabulary)
     said = refusal(house, house.spec(model={"id": "./base"}))
     advice = f"{hint}, or fine-tune this one (asr-finetune with vocabulary: {{source: build}})"
-    assert said.endswith(f"model.id: model './base' cannot transcribe: it has {lack}; {advice}")
+    assert said.endswith(f"model.id: model './base' cannot be used: it has {lack}; {advice}")
     for keeps in ({}, {"vocabulary": {"source": "keep"}}):
         said = refusal(house, finetune(house, **keeps))
         assert f"'./base': has {lack}, so vocabulary.source keep, the default, has nothing to keep: set " in said
