@@ -254,7 +254,8 @@ class LanguageEvaluation(Block):
 
 
 class Distribution(Block):
-    """How several processes (`compute.workers`) train one model. None of it changes what is computed but rounding."""
+    """How several processes (`compute.workers`) train one model. It changes who computes, never what, but rounding, and
+    which values dropout and NEFTune draw."""
 
     strategy: Annotated[Literal["auto", "ddp", "fsdp2", "zero2", "zero3"], NEUTRAL] = "auto"
     """`ddp` keeps all in each process, `fsdp2` and `zero3` share weights, gradients and optimiser, `zero2` the latter
@@ -308,7 +309,8 @@ class LlmTrain(Job):
     """Train small matrices beside frozen weights."""
 
     quantize: Annotated[Literal["none", "nf4", "int4", "int8", "fp8", "fp8_block"], RESULT] = "none"
-    """Format of the frozen weights under an adapter: `nf4` and `int4` need a quarter of the memory of bf16."""
+    """Format of the frozen weights under an adapter: `nf4` and `int4` need a quarter of the memory of bf16, of the linear
+    layers; experts, embeddings and heads stay."""
 
     packing: Annotated[Packing, BLOCK] = Packing()
     """Several documents in one row, without padding."""
