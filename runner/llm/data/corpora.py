@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runner.llm.data.detect import FIRST, FORMATS, detect, why
+from runner.llm.data.detect import FIRST, FORMATS, columns, detect, listed, why
 from runner.llm.data.readers import arrow, json_array, jsonl, parquet, plain, table
 from runner.llm.data.readers.row import Row, UnreadableError
 from runner.llm.data.readers.row import Rows as RowsOfFile
@@ -77,7 +77,7 @@ class Rows:
             try:
                 if isinstance(row.record, str):
                     raise BrokenSampleError(row.record)
-                found = self._sample(row.record, place=place)
+                found = self._sample(self._renamed(row.record), place=place)
             except BrokenSampleError as error:
                 self._first_broken = self._first_broken or f"{place}: {error}"
                 self._skipped.add(place, str(error))
@@ -98,8 +98,7 @@ class Rows:
             reader = _reader(file)(_of_split(file, self.source.split), begin)
             while True:
                 row = next(reader)
-                record = self._renamed(row.record) if isinstance(row.record, dict) else row.record
-                yield f"{shown}:{row.line}", Row(row.line, record)
+                yield f"{shown}:{row.line}", row
         except StopIteration as end:
             return int(end.value)
         except (UnreadableError, OSError) as error:
@@ -119,19 +118,28 @@ class Rows:
         return {name: value for name, value in record.items() if name not in names} | named
 
     def _first(self) -> list[dict[str, Any]]:
-        """The first rows that can be read."""
+        """The first rows that can be read. Raises JobError for a column to be renamed that none of many rows has."""
         found: list[dict[str, Any]] = []
+        unseen = dict.fromkeys(self.source.columns)  # a column that few rows have may come after the first of them
         broken = ""
         for place, row in itertools.islice(self._rows(0), LOOKED_AT):
             if isinstance(row.record, str):
                 broken = broken or f"{place}: {row.record}"
-            else:
+                continue
+            unseen = dict.fromkeys(name for name in unseen if name not in row.record)
+            if len(found) < FIRST:
                 found.append(row.record)
-            if len(found) == FIRST:
+            if len(found) == FIRST and not unseen:
                 break
         if not found:
             raise self._none_left("its first rows cannot be read" if broken else "it has no row", broken)
-        return found
+        if unseen:
+            raise JobError(
+                f"{self.source.name}: columns names {listed(unseen)}, which its first rows do not have; they have "
+                f"{listed(columns(found))}",
+                failure="DataInvalid",
+            )
+        return [self._renamed(record) for record in found]
 
     def _none_left(self, what: str, first: str) -> JobError:
         return JobError(

@@ -27,16 +27,16 @@ def detect(rows: Sequence[dict[str, Any]], *, name: str) -> str:
     fitting = [one for one, module in FORMATS.items() if any(map(module.fits, rows))]
     if len(fitting) == 1:
         return fitting[0]
-    columns = ", ".join(map(repr, _columns(rows))) or "none"
+    found = listed(columns(rows))
     if fitting:
         raise JobError(
-            f"{name}: its columns ({columns}) fit more than one format: {', '.join(fitting)}; say which with format: "
+            f"{name}: its columns ({found}) fit more than one format: {', '.join(fitting)}; say which with format: "
             f"{fitting[0]}",
             failure="DataInvalid",
         )
     known = "; ".join(f"{one} reads {', '.join(module.COLUMNS)}" for one, module in FORMATS.items())
     raise JobError(
-        f"{name}: its columns ({columns}) fit no format: {known}; name yours with columns: {{yours: known}}",
+        f"{name}: its columns ({found}) fit no format: {known}; name yours with columns: {{yours: known}}",
         failure="DataInvalid",
     )
 
@@ -44,11 +44,17 @@ def detect(rows: Sequence[dict[str, Any]], *, name: str) -> str:
 def why(format: str, rows: Sequence[dict[str, Any]]) -> str:  # noqa: A002 (the spec's own word)
     """What the format reads of these rows, and what is left: `columns messages, tools; not read: id`."""
     known = FORMATS[format].COLUMNS
-    columns = _columns(rows)
-    read = [name for name in known if name in columns]
-    left = [name for name in columns if name not in known]
+    found = columns(rows)
+    read = [name for name in known if name in found]
+    left = [name for name in found if name not in known]
     return f"columns {', '.join(read) or 'none'}" + (f"; not read: {', '.join(left)}" if left else "")
 
 
-def _columns(rows: Iterable[dict[str, Any]]) -> list[str]:
+def columns(rows: Iterable[dict[str, Any]]) -> list[str]:
+    """The columns that any of ``rows`` has, in order."""
     return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names of columns as messages list them."""
+    return ", ".join(map(repr, names)) or "none"

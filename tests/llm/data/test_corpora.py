@@ -158,6 +158,22 @@ def test_a_column_that_was_named_counts_for_more_than_one_of_that_name(tmp_path:
     assert list(rows.samples()) == [(0, Completion(place="a.jsonl:1", prompt="2 + 2?", completion="4"))]
 
 
+def test_a_column_to_be_renamed_is_there(tmp_path: Path) -> None:
+    record = {"id": 7, "prompt": "2 + 2?", "completion": "4"}
+    path = lines(tmp_path / "a.jsonl", *[record] * 1000)
+    told = r"the corpus: columns names 'nope', which its first rows do not have; they have 'id', 'prompt', 'completion'"
+    with pytest.raises(JobError, match=told) as caught:
+        opened(path, columns={"nope": "text", "id": "system"})
+    assert caught.value.failure == "DataInvalid"
+
+
+def test_a_column_to_be_renamed_may_be_a_rare_one(tmp_path: Path) -> None:
+    chat = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+    path = lines(tmp_path / "a.jsonl", *[chat] * 500, chat | {"functions": []})
+    rows, _ = opened(path, columns={"functions": "tools"})
+    assert (rows.why, len(list(rows.samples()))) == ("columns messages", 501)
+
+
 def test_columns_can_only_be_named_after_those_that_are_read() -> None:
     assert {name for module in FORMATS.values() for name in module.COLUMNS} == set(get_args(Column))
     with pytest.raises(ValidationError, match="columns: only one can be 'prompt'"):
