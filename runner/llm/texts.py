@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from runner.llm import corpus
 from runner.llm.corpus import Corpus
 from runner.llm.data import corpora, mixture
 from runner.llm.data.corpora import Source
+from runner.llm.data.portions import portions
 from runner.llm.data.sample import Sample
 from runner.llm.data.skipped import Skipped
 from runner.llm.document import Document
@@ -22,8 +22,6 @@ from runner.llm.text import preview
 from runner.llm.text.preview import CorpusShown, Shown
 from runner.llm.text.tokens import Encoder
 from runner.schema.errors import JobError
-
-AT_A_TIME = 256  # samples: enough for all threads of the tokenizer, and little memory
 
 
 def samples(sources: Iterable[Source]) -> Iterator[Sample]:
@@ -80,7 +78,7 @@ class Texts:
         return stream.encoded(begun, encode=self.encoder.encode, skip=self.skipped.add, size=size)
 
     def _documents(self, waiting: Iterator[Sample], skipped: Skipped) -> Iterator[Document]:
-        while few := list(itertools.islice(waiting, AT_A_TIME)):
+        for few in portions(waiting):
             self.check()
             for made in self.encoder.encode(few):
                 if isinstance(made, Document):

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from runner.llm.data import mixture
+from runner.llm.data.portions import portions
 from runner.llm.data.sample import Sample
 from runner.llm.document import Document
 from runner.llm.packing import batch, fill, pieces
@@ -44,9 +45,9 @@ def encoded(
     def blocks(state: State) -> Iterator[Block]:
         stream = open_stream(state)
         while True:
-            samples = [sample for _, _, sample in itertools.islice(stream, size)]
+            samples = (sample for _, _, sample in itertools.islice(stream, size))
             found: list[Document] = []
-            for one in encode(samples):
+            for one in itertools.chain.from_iterable(map(encode, portions(samples))):
                 if isinstance(one, Document):
                     found.append(one)
                 else:
