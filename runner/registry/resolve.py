@@ -55,6 +55,11 @@ def resolve(
     """
     source = open_source(id, revision=revision, folder=folder)
     if "config.json" not in source.files:
+        if _is_adapter(source):
+            raise PlanError(
+                f"model {id!r} is an adapter, which is no model by itself; give the model that it was trained beside "
+                "(its adapter_config.json names it), or what PEFT's merge_and_unload makes of the two"
+            )
         looks = guess(id)
         hint = f"; by its name it looks like {looks.name}" if looks else ""
         raise PlanError(f"model {id!r} has no config.json{hint}; give the folder that save_pretrained wrote")
@@ -90,6 +95,14 @@ def resolve(
         weights=weights.kind,
         files=tuple(sorted((path, size) for path, size in source.files.items() if path in files)),
     )
+
+
+def _is_adapter(source: Source) -> bool:
+    """Whether it is one of PEFT's, or what llm-train leaves of one."""
+    if "adapter_config.json" in source.files:
+        return True
+    inside = "adapter/adapter_config.json"
+    return inside in source.files or (source.path is not None and (source.path / inside).is_file())
 
 
 def open_source(id: str, *, revision: str, folder: Path) -> Source:  # noqa: A002
