@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from runner.llm.data.readers.row import MAX_BYTES
 from runner.llm.data.sample import BrokenSampleError
 from runner.schema.errors import JobError
 
@@ -22,6 +23,7 @@ MARK = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
 FAILURES = (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 # Templates that tell the date would make other tokens tomorrow: this is the date that Llama 3 tells without a clock
 DAY = date(2024, 7, 26)
+LONGEST = 2 * MAX_BYTES  # characters: what is more was made by a loop of the template, which may go on and on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +55,13 @@ def render(
             strftime_now=DAY.strftime,
         )
     except FAILURES as error:
-        raise BrokenSampleError(f"the chat template refuses it: {error or type(error).__name__}") from None
+        raise BrokenSampleError(f"the chat template refuses it: {str(error) or type(error).__name__}") from None
+    except MemoryError:
+        raise BrokenSampleError("the chat template writes more than the memory holds") from None
+    if len(text) > LONGEST:
+        raise BrokenSampleError(
+            f"the chat template writes {len(text):,} characters, and at most {LONGEST:,} are taken, twice a row's"
+        )
     return Rendered(text=text, spans=tuple(spans[0]) if spans else ())
 
 
@@ -67,7 +75,7 @@ def check(template: str, *, origin: str) -> None:
         raise JobError(
             f"the chat template ({origin}) is broken in line {error.lineno}: {error.message}", failure="DataInvalid"
         ) from None
-    except FAILURES:
+    except (*FAILURES, MemoryError):
         return  # it compiles; what it wants of messages is seen with each sample
 
 

@@ -112,8 +112,9 @@ def choose(
         return None
     text, with_tools, origin = found
     special: dict[str, str] = dict(tokenizer.special_tokens_map)
-    for one in filter(None, (text, with_tools)):
-        check(one, origin=origin)
+    for one in (text, with_tools):
+        if one is not None:
+            check(one, origin=origin)
     parts = _takes_parts_alone(text, special)
     _check_marks(text, special, origin=origin, parts=parts)
     twin = None if marked(text) or parts else _twin(text, special, family=family)
@@ -149,7 +150,7 @@ def _text(
                 f"set data.template to a file with one",
                 failure="ModelInvalid",
             )
-        return own["default"], own.get("tool_use"), "the tokenizer's own"
+        return own["default"], own.get("tool_use") or None, "the tokenizer's own"
     if own:
         return own, None, "the tokenizer's own"
     if (beside := _processors(model)) is not None:

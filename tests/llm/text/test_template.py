@@ -44,6 +44,7 @@ def test_marks_of_the_template_itself_say_what_is_learned_and_its_end_with_it() 
     [
         ("{% for m in messages %}", r"\(data.template of the spec\) is broken in line 1: Unexpected end of template"),
         (" \n", r"\(data.template of the spec\) is empty"),
+        ("", r"\(data.template of the spec\) is empty"),
         (
             "{% macro w(m) %}{{ m.role }}{% generation %}{{ m.content }}{% endgeneration %}{% endmacro %}"
             "{% for m in messages %}{{ w(m) }}{% endfor %}",
@@ -164,3 +165,25 @@ def test_questions_for_samples_of_the_model() -> None:
 def test_every_template_of_ours_belongs_to_a_family_or_is_a_twin_and_names_its_tokens() -> None:
     assert {*shipped.FAMILIES.values(), "llama3_1"} == set(shipped.shipped())
     assert set(shipped.NEEDS) == set(shipped.FAMILIES.values())
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "{{ 'x' * 17000000 }}",
+            "writes 17,000,000 characters, and at most 16,777,216 are taken, twice a row's",
+        ),
+        ("{{ messages[0].content * 10 ** 16 }}", "writes more than the memory holds"),
+    ],
+)
+def test_a_template_that_writes_without_end_is_refused(text: str, told: str) -> None:
+    found = chosen(tokenizer(), given=text)
+    with pytest.raises(BrokenSampleError, match=f"the chat template {told}"):
+        found.write([ask("Q"), say("A")], None)
+
+
+def test_an_empty_template_of_the_tokenizer_is_named_and_none_for_tools_is_none() -> None:
+    with pytest.raises(JobError, match=r"\(the tokenizer's own\) is empty"):
+        chosen(tokenizer({"default": ""}))
+    assert chosen(tokenizer({"default": "{{ messages[0].content }}", "tool_use": ""})).tools is None
