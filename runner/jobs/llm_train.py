@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Mapping
@@ -17,12 +16,10 @@ from runner.llm import lessons, outcome, texts
 from runner.llm.data.corpora import Source
 from runner.llm.data.skipped import Skipped
 from runner.llm.distribution import strategy
-from runner.llm.distribution.strategy import Strategy
 from runner.llm.lessons import Lessons
 from runner.llm.model import architecture, begin, keep
 from runner.llm.model import vocabulary as entries
 from runner.llm.model.prepared import Adapter, Base, Prepared
-from runner.llm.packing import form
 from runner.llm.packing.loader import Loader
 from runner.llm.packing.stream import StreamSteps
 from runner.llm.text import template, vocabulary
@@ -33,12 +30,10 @@ from runner.llm.texts import Texts
 from runner.llm.training import journal, samples, session
 from runner.llm.training.evaluate import Examiner
 from runner.llm.training.recipe import Rate, Recipe
-from runner.llm.training.samples import Prompt
 from runner.llm.training.session import Done
 from runner.llm.training.tell import Tell
 from runner.precision import Precision
 from runner.registry.family import Resolved
-from runner.registry.forecast import max_documents
 from runner.registry.resolve import resolve
 from runner.registry.strategy import stage_of
 from runner.schema.errors import JobError
@@ -57,22 +52,21 @@ def run(spec: LlmTrain, ctx: Context) -> Result:
 
 def preview(spec: LlmTrain, inputs: Mapping[str, Given], *, folder: Path, samples: int) -> Preview:
     """The first ``samples`` documents of each corpus as tokens, with what is learned of them."""
-    sources = _train_sources(spec, inputs, folder)
-    if spec.model is None:
-        learned = texts.samples(sources.values())
-        tokenizer = vocabulary.learn(vocabulary.texts(learned), size=spec.architecture.vocabulary)
-        chat = _template(spec, inputs, tokenizer, family=spec.architecture.type, model=None)
+    train, held = _sources(spec, inputs, folder)
+    model = None if spec.model is None else _given(spec, inputs, folder)
+    if model is None:
+        tokenizer = _learned(spec, train)
+        entries.extend(tokenizer, spec.tokens.add)
     else:
-        model = _given(spec, inputs, folder)
         tokenizer, _ = entries.open(_folder(model), add=spec.tokens.add, trust_remote_code=_trusts(spec))
-        chat = _template(spec, inputs, tokenizer, family=model.family.name, model=_folder(model))
+    chat = _template(spec, inputs, tokenizer, model)
     encoder = Encoder(tokenizer, chat, loss_on=_loss_on(spec))
     return Preview(
         name=spec.name,
         loss_on=_loss_on(spec),
         template=None if chat is None else chat.why,
         seq_len=spec.batch.seq_len,
-        corpora=texts.shown(sources | _held_sources(spec, inputs, folder), encoder, tokenizer, most=samples),
+        corpora=texts.shown(train | held, encoder, tokenizer, most=samples),
     )
 
 
@@ -82,7 +76,7 @@ def _train(spec: LlmTrain, ctx: Context) -> Result:
     chosen = precision.choose(spec.precision, device=ctx.device)
     model = ranks.from_first(lambda: _model(spec, ctx))
     tokenizer, added = entries.open(_folder(model), add=spec.tokens.add, trust_remote_code=_trusts(spec))
-    chat = _template(spec, ctx.inputs, tokenizer, family=model.family.name, model=_folder(model))
+    chat = _template(spec, ctx.inputs, tokenizer, model)
     if chat is not None:
         ctx.log(chat.why)
         tokenizer.chat_template = chat.text
@@ -90,13 +84,12 @@ def _train(spec: LlmTrain, ctx: Context) -> Result:
     read_s = time.perf_counter() - began
     prepared = _prepared(spec, ctx, model, tokenizer, added=added, chosen=chosen)
     prepared.ends_with(learned.encoder.end())
-    if spec.optimize.probe:
-        prepared = begin.probe(prepared, _steps(spec, ctx, model, prepared, learned).trial())
-    steps = _steps(spec, ctx, model, prepared, learned)
-    shared = _strategy(spec, ctx, prepared)
+    trial = _steps(spec, ctx, prepared, learned).trial()
+    prepared = begin.probe(prepared, trial, patches=spec.optimize.probe)
+    steps = _steps(spec, ctx, prepared, learned)
+    shared = strategy.begin(prepared, device=ctx.device, given=_deepspeed(spec, ctx))
     checkpoints = Checkpoints(ctx.checkpoints / "training")
-    identity = {"precision": chosen.name, "device": ctx.device, "strategy": shared.identity}
-    ranks.from_first(lambda: checkpoints.check(identity))
+    ranks.from_first(lambda: checkpoints.check(prepared.identity(strategy=shared.identity)))
     began = time.perf_counter()
     done = session.train(
         prepared,
@@ -105,7 +98,7 @@ def _train(spec: LlmTrain, ctx: Context) -> Result:
         checkpoints=checkpoints,
         tell=Tell(progress=ctx.progress, log=ctx.log, metric=ctx.metric, check=ctx.check),
         device=ctx.device,
-        examiner=_examiner(spec, ctx, model, prepared, learned),
+        examiner=_examiner(spec, ctx, prepared, learned),
         strategy=shared,
         track=tuple(spec.track),
         track_folder=ctx.records / "curves",
@@ -118,9 +111,7 @@ def _train(spec: LlmTrain, ctx: Context) -> Result:
         done=done,
         rows=list(journal.rows(checkpoints.folder / journal.TRAINING)),
         cut=steps.cut,
-        train=learned.train,
-        validation=learned.validation,
-        skipped=learned.skipped,
+        learned=learned,
         lines=shared.lines,
         said=[] if chat is None else [chat.why],
         timings={"reading": read_s, "training": trained_s},
@@ -131,14 +122,17 @@ def _model(spec: LlmTrain, ctx: Context) -> Resolved:
     """What training begins with; an architecture is made first, with a tokenizer of the training texts."""
     if spec.model is not None:
         return _given(spec, ctx.inputs, ctx.folder)
-    sizes = spec.architecture.model_dump()
     folder = ctx.checkpoints / "start"
     if not folder.exists():
-        read = texts.samples(_train_sources(spec, ctx.inputs, ctx.folder).values())
-        learned = vocabulary.learn(vocabulary.texts(read), size=spec.architecture.vocabulary)
-        architecture.make(folder, **sizes, tokenizer=learned, seed=spec.train.seed)
+        learned = _learned(spec, _sources(spec, ctx.inputs, ctx.folder)[0])
+        architecture.make(folder, **spec.architecture.model_dump(), tokenizer=learned, seed=spec.train.seed)
         ctx.log(f"a tokenizer of {len(learned):,} entries was learned from data.train")
     return resolve(str(folder), folder=ctx.folder)
+
+
+def _learned(spec: LlmTrain, sources: Mapping[str, Source]) -> Any:
+    """A tokenizer of the training texts."""
+    return vocabulary.learn(vocabulary.texts(texts.samples(sources.values())), size=spec.architecture.vocabulary)
 
 
 def _given(spec: LlmTrain, inputs: Mapping[str, Given], folder: Path) -> Resolved:
@@ -159,25 +153,20 @@ def _trusts(spec: LlmTrain) -> bool:
     return spec.model is not None and spec.model.trust_remote_code
 
 
-def _template(
-    spec: LlmTrain, inputs: Mapping[str, Given], tokenizer: Any, *, family: str, model: Path | None
-) -> Template | None:
+def _template(spec: LlmTrain, inputs: Mapping[str, Given], tokenizer: Any, model: Resolved | None) -> Template | None:
     given = None if spec.data.template is None else template.read(inputs["data.template"].path)
-    return template.choose(tokenizer, given=given, family=family, model=model)
+    family, folder = (spec.architecture.type, None) if model is None else (model.family.name, _folder(model))
+    return template.choose(tokenizer, given=given, family=family, model=folder)
 
 
-def _train_sources(spec: LlmTrain, inputs: Mapping[str, Given], folder: Path) -> dict[str, Source]:
-    """Where the corpora of `data.train` lie on this machine and how they are read, by field."""
-    reading = [one.model_dump(exclude={"revision"}) for one in spec.data.train]
-    return _sources(reading, "data.train", inputs, folder)
+def _sources(spec: LlmTrain, inputs: Mapping[str, Given], folder: Path) -> tuple[dict[str, Source], dict[str, Source]]:
+    """Where the corpora of `data.train` and of `data.validation` lie and how they are read, by field."""
+    train = [one.model_dump(exclude={"revision"}) for one in spec.data.train]
+    held = [kept.model_dump(exclude={"revision"}) for kept in spec.data.validation]
+    return _placed(train, "data.train", inputs, folder), _placed(held, "data.validation", inputs, folder)
 
 
-def _held_sources(spec: LlmTrain, inputs: Mapping[str, Given], folder: Path) -> dict[str, Source]:
-    reading = [held.model_dump(exclude={"revision"}) for held in spec.data.validation]
-    return _sources(reading, "data.validation", inputs, folder)
-
-
-def _sources(reading: list[dict[str, Any]], field: str, inputs: Mapping[str, Given], folder: Path) -> dict[str, Source]:
+def _placed(reading: list[dict[str, Any]], field: str, inputs: Mapping[str, Given], folder: Path) -> dict[str, Source]:
     found = {}
     for number, one in enumerate(reading):
         given = inputs[f"{field}[{number}].source"]
@@ -196,8 +185,7 @@ def _lessons(spec: LlmTrain, ctx: Context, tokenizer: Any, chat: Template | None
     )
     return lessons.read(
         reading,
-        _train_sources(spec, ctx.inputs, ctx.folder),
-        _held_sources(spec, ctx.inputs, ctx.folder),
+        *_sources(spec, ctx.inputs, ctx.folder),
         streaming=spec.data.streaming,
         share=spec.data.validation_share,
         seed=spec.train.seed,
@@ -212,11 +200,7 @@ def _loss_on(spec: LlmTrain) -> Literal["responses", "all"]:
 def _prepared(
     spec: LlmTrain, ctx: Context, model: Resolved, tokenizer: Any, *, added: tuple[str, ...], chosen: Precision
 ) -> Prepared:
-    wanted, memory_gb = spec.optimize, spec.compute.memory_gb
-    given, given_stage = ctx.inputs.get("model"), _deepspeed(spec, ctx)
-    if (positions := model.facts["max_positions"]) < spec.batch.seq_len:
-        limit = f"the model has {positions:,} positions: a row of {spec.batch.seq_len:,} tokens holds several documents"
-        ctx.log(f"{limit}, and of one that is longer than the positions packing.long: {spec.packing.long} decides")
+    wanted, memory_gb, given_stage = spec.optimize, spec.compute.memory_gb, _deepspeed(spec, ctx)
     return begin.prepare(
         _folder(model),
         facts=model.facts,
@@ -228,10 +212,8 @@ def _prepared(
         quantize=spec.quantize,
         adapter=_adapter(spec),
         optimize=wanted.model_dump(include={"attention", "kernels", "loss_chunking", "quantised_lora"}),
-        checkpointing=wanted.checkpointing,
-        offload=wanted.offload,
-        seq_len=spec.batch.seq_len,
-        rows=spec.batch.rows,
+        **wanted.model_dump(include={"checkpointing", "offload"}),
+        **spec.batch.model_dump(include={"seq_len", "rows"}),
         packing=spec.packing.mode,
         optimizer=spec.train.optimizer,
         strategy=spec.distribution.strategy,
@@ -240,7 +222,7 @@ def _prepared(
         device=ctx.device,
         seed=spec.train.seed,
         memory_bytes=None if memory_gb is None else int(memory_gb * GB),
-        base=_base(spec, given),
+        base=_base(spec, ctx.inputs.get("model")),
         trust_remote_code=_trusts(spec),
         say=ctx.log,
     )
@@ -257,59 +239,16 @@ def _adapter(spec: LlmTrain) -> Adapter | None:
     wanted = spec.adapter
     if wanted.type == "none":
         return None
-    return Adapter(
-        type=wanted.type,
-        r=wanted.r,
-        alpha=wanted.alpha,
-        dropout=wanted.dropout,
-        target_modules=tuple(wanted.target_modules),
-        modules_to_save=tuple(wanted.modules_to_save),
-    )
+    sizes = wanted.model_dump(include={"type", "r", "alpha", "dropout"})
+    return Adapter(**sizes, target_modules=tuple(wanted.target_modules), modules_to_save=tuple(wanted.modules_to_save))
 
 
-def _steps(spec: LlmTrain, ctx: Context, model: Resolved, prepared: Prepared, learned: Lessons) -> Loader | StreamSteps:
+def _steps(spec: LlmTrain, ctx: Context, prepared: Prepared, learned: Lessons) -> Loader | StreamSteps:
     return learned.steps(
-        _layout(spec, model, prepared),
+        prepared.layout(**spec.batch.model_dump(), long=spec.packing.long),
         look_ahead=spec.packing.look_ahead,
-        seed=spec.train.seed,
-        epochs=spec.train.epochs,
-        max_steps=spec.train.max_steps,
+        **spec.train.model_dump(include={"seed", "epochs", "max_steps"}),
         journal=ctx.checkpoints / "blocks.jsonl",
-    )
-
-
-def _layout(spec: LlmTrain, model: Resolved, prepared: Prepared) -> dict[str, Any]:
-    """What a row and a step hold; whether rows are packed is known of the prepared model."""
-    batch, pad = spec.batch, prepared.tokenizer.pad_token_id
-    return {
-        "packed": prepared.packed,
-        "seq_len": batch.seq_len,
-        "rows": batch.rows,
-        "accumulate": batch.accumulate,
-        "pad_id": 0 if pad is None else pad,  # whatever it is: it is masked, and never learned
-        "long": spec.packing.long,
-        "most_documents": max(1, max_documents(model.facts, batch.seq_len * batch.rows)),
-        "rank": ranks.rank(),
-        "size": ranks.size(),
-        "hidden": model.facts["hidden"],
-        "position_axes": form.position_axes(prepared.model.config),
-        "positions": model.facts["max_positions"],
-    }
-
-
-def _strategy(spec: LlmTrain, ctx: Context, prepared: Prepared) -> Strategy:
-    """How the processes share the model, as the forecast has chosen."""
-    return strategy.begin(
-        prepared.choice.name if ranks.size() > 1 else "auto",
-        prepared.model,
-        processes=ranks.size(),
-        device=ctx.device,
-        precision=prepared.precision.name,
-        optimizer=spec.train.optimizer,
-        offload=spec.distribution.offload,
-        given=_deepspeed(spec, ctx),
-        demand=prepared.demand,
-        memory=prepared.forecast.get("memory"),
     )
 
 
@@ -317,71 +256,44 @@ def _deepspeed(spec: LlmTrain, ctx: Context) -> Path | None:
     return None if spec.distribution.deepspeed is None else ctx.inputs["distribution.deepspeed"].path
 
 
-def _examiner(spec: LlmTrain, ctx: Context, model: Resolved, prepared: Prepared, learned: Lessons) -> Examiner | None:
+def _examiner(spec: LlmTrain, ctx: Context, prepared: Prepared, learned: Lessons) -> Examiner | None:
     """What is measured while it learns: the validation data, and answers."""
     wanted = spec.evaluation
-    held = learned.held(_layout(spec, model, prepared))
+    held = learned.held(prepared.layout(**spec.batch.model_dump(), long=spec.packing.long))
     if held is None and not wanted.prompts:
         return None
     return Examiner(
         held,
         tokenizer=prepared.tokenizer,
-        prompts=_prompts(spec, learned.encoder, positions=model.facts["max_positions"]),
+        prompts=samples.prompts(
+            wanted.prompts,
+            learned.encoder.ask,
+            tokens=wanted.prompt_tokens,
+            positions=prepared.facts["max_positions"],
+        ),
         tokens=wanted.prompt_tokens,
         check=ctx.check,
     )
 
 
-def _prompts(spec: LlmTrain, encoder: Encoder, *, positions: int) -> list[Prompt]:
-    wanted = spec.evaluation
-    found = [Prompt(text=text, ids=tuple(encoder.ask(text))) for text in wanted.prompts]
-    for number, one in enumerate(found):
-        if len(one.ids) + wanted.prompt_tokens > positions:
-            raise JobError(
-                f"evaluation.prompts[{number}] has {len(one.ids):,} tokens, its answer up to {wanted.prompt_tokens:,}, "
-                f"and the model {positions:,} positions: shorten it, or lower evaluation.prompt_tokens",
-                failure="DataInvalid",
-            )
-    return found
-
-
 def _recipe(spec: LlmTrain, chosen: Precision) -> Recipe:
     train, measured = spec.train, spec.evaluation
     what = "architecture" if spec.model is None else "model" if spec.adapter.type == "none" else "adapter"
+    rate = train.learning_rate or RATES[what]
     return Recipe(
-        rate=Rate(
-            highest=train.learning_rate or RATES[what],
-            schedule=train.schedule,
-            warmup=train.warmup,
-            floor=train.floor,
-        ),
+        rate=Rate(highest=rate, **train.model_dump(include={"schedule", "warmup", "floor"})),
         accumulate=spec.batch.accumulate,
-        optimizer=train.optimizer,
-        weight_decay=train.weight_decay,
         betas=(train.betas[0], train.betas[1]),
-        clip_norm=train.clip_norm,
-        neftune_alpha=train.neftune_alpha,
         precision=chosen.name,
-        every_steps=measured.every_steps,
-        save_every_steps=measured.save_every_steps,
-        patience=measured.patience,
-        best=measured.best,
-        seed=train.seed,
+        **train.model_dump(include={"optimizer", "weight_decay", "clip_norm", "neftune_alpha", "seed"}),
+        **measured.model_dump(include={"every_steps", "save_every_steps", "patience", "best"}),
     )
 
 
-def _keep(
-    ctx: Context,
-    prepared: Prepared,
-    checkpoints: Checkpoints,
-    skipped: Skipped,
-    done: Done,
-) -> None:
+def _keep(ctx: Context, prepared: Prepared, checkpoints: Checkpoints, skipped: Skipped, done: Done) -> None:
     keep.save(prepared, ctx.out, done.state)
     shutil.copyfile(checkpoints.folder / journal.TRAINING, ctx.out / journal.TRAINING)
     shutil.copyfile(checkpoints.folder / journal.SPEED, ctx.records / journal.SPEED)
-    if answers := samples.rows(done.history):
-        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in answers)
-        (ctx.out / "samples.jsonl").write_text("".join(lines), encoding="utf-8")
+    samples.write(done.history, ctx.out / "samples.jsonl")
     if skipped.total:
         skipped.write(ctx.out / "skipped.jsonl")

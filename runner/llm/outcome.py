@@ -8,8 +8,8 @@ from dataclasses import asdict
 from typing import Any
 
 from runner.context import LedgerLine, Plot, Result, Table
-from runner.llm.corpus import Corpus
 from runner.llm.data.skipped import Skipped
+from runner.llm.lessons import Lessons
 from runner.llm.model.prepared import Prepared
 from runner.llm.packing.pieces import Cut
 from runner.llm.training.session import Done
@@ -24,9 +24,7 @@ def result(
     done: Done,
     rows: Sequence[Mapping[str, Any]],
     cut: Cut,
-    train: Sequence[Corpus],
-    validation: Sequence[Corpus],
-    skipped: Skipped,
+    learned: Lessons,
     lines: Sequence[LedgerLine],
     said: Sequence[str],
     timings: Mapping[str, float],
@@ -35,10 +33,10 @@ def result(
     return Result(
         metrics={
             **figures(done, rows),
-            **_counts(prepared=prepared, done=done, cut=cut, train=train, validation=validation, skipped=skipped),
+            **_counts(prepared=prepared, done=done, cut=cut, learned=learned),
         },
         ledger=(*prepared.ledger, *lines),
-        tables=tuple(_tables(done, skipped)),
+        tables=tuple(_tables(done, learned.skipped)),
         plots=tuple(_plots(done, rows)),
         timings=timings,
         notes=tuple(_notes(done, said)),
@@ -62,19 +60,17 @@ def _counts(
     prepared: Prepared,
     done: Done,
     cut: Cut,
-    train: Sequence[Corpus],
-    validation: Sequence[Corpus],
-    skipped: Skipped,
+    learned: Lessons,
 ) -> dict[str, Any]:
     return {
         "steps": done.steps,
         "best_step": done.best or done.steps,
-        "documents_train": sum(map(len, train)),
-        "documents_validation": sum(map(len, validation)),
-        "documents_skipped": skipped.total,
+        "documents_train": sum(map(len, learned.train)),
+        "documents_validation": sum(map(len, learned.validation)),
+        "documents_skipped": learned.skipped.total,
         "documents_cut": asdict(cut),
-        "tokens_train": sum(int(one.lengths.sum()) for one in train),
-        "targets_train": sum(int(one.targets.sum()) for one in train),
+        "tokens_train": sum(int(one.lengths.sum()) for one in learned.train),
+        "targets_train": sum(int(one.targets.sum()) for one in learned.train),
         "parameters": prepared.parameters,
         "trainable_parameters": prepared.trainable,
     }

@@ -14,6 +14,7 @@ from runner.jobs import llm_train
 from runner.llm import lessons
 from runner.llm.model import begin
 from runner.llm.model.prepared import Adapter, Base
+from runner.llm.training import samples
 from runner.llm.training.recipe import Rate, Recipe
 from runner.precision import Precision
 from runner.schema.errors import JobError
@@ -89,21 +90,12 @@ class Known(NamedTuple):
     path: str
 
 
-class Letters:
-    """As much of an encoder as prompts need: a token a letter."""
-
-    def ask(self, text: str) -> list[int]:
-        """The tokens of a question."""
-        return [0] * len(text)
-
-
 class Told:
     """As much of a context as the job asks before the model is there."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.checkpoints, self.device = folder, folder / "checkpoints", "cpu"
-        self.said: list[str] = []
-        self.log = self.said.append
+        self.log = print
         one = {name: folder / name for name in ("a.jsonl", "b.jsonl", "c.jsonl")}
         fields = {"data.train[0].source": "a.jsonl", "data.train[1].source": "b.jsonl"}
         fields |= {"data.validation[0].source": "c.jsonl"}
@@ -153,7 +145,6 @@ def test_every_setting_of_the_model_reaches_it(tmp_path: Path, monkeypatch: pyte
     chosen = Precision(name="bf16", why="")
     llm_train._prepared(made(), context, known, "tokenizer", added=("<x>",), chosen=chosen)  # type: ignore[arg-type]
     assert told.pop("say") == context.log
-    assert "64 positions" in context.said[0] and "96 tokens" in context.said[0]
     assert told == {
         "folder": tmp_path,
         "facts": known.facts,
@@ -229,8 +220,10 @@ def test_what_is_measured_needs_data(fields: dict[str, Any], name: str) -> None:
 
 
 def test_a_prompt_and_its_answer_must_fit_the_positions() -> None:
-    wanted = made(evaluation={"prompts": ["ab", "abcd"], "prompt_tokens": 60})
-    kept = llm_train._prompts(wanted, Letters(), positions=64)  # type: ignore[arg-type]
+    def ask(text: str) -> list[int]:
+        return [0] * len(text)  # a token a letter
+
+    kept = samples.prompts(["ab", "abcd"], ask, tokens=60, positions=64)
     assert [len(one.ids) for one in kept] == [2, 4]
     with pytest.raises(JobError, match=r"prompts\[1\] has 4 tokens, its answer up to 60, and the model 63 positions"):
-        llm_train._prompts(wanted, Letters(), positions=63)  # type: ignore[arg-type]
+        samples.prompts(["ab", "abcd"], ask, tokens=60, positions=63)

@@ -25,15 +25,18 @@ from torch import Tensor
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import TrainingArguments
 
+from runner import ranks
 from runner.context import LedgerLine
 from runner.kernels.checkpointing import checkpointable
+from runner.kernels.patching import Applied
 from runner.llm.distribution import config, gather
 from runner.llm.distribution.config import Sizes
-from runner.registry.strategy import Choice, Demand, Name, Offload, choose, stage_of
-from runner.schema.errors import JobError, PlanError
+from runner.llm.model.prepared import Prepared
+from runner.registry.strategy import Choice, Name
+from runner.schema.errors import JobError
 
 STAGES: Mapping[str, int] = {"zero2": 2, "zero3": 3}
-HOOKS = "DeepSpeed brings each module's weights when it is called, so that PEFT's own forward calls them one by one"
+HOOKS = "DeepSpeed brings a module's weights when it is called, and PEFT's own forward calls them one by one"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,40 +71,25 @@ class Strategy:
         return gather.full_state(model, gathered=zero.GatheredParameters)
 
 
-def begin(
-    wanted: str,
-    model: Any,
-    *,
-    processes: int,
-    device: str,
-    precision: str,
-    optimizer: str,
-    offload: Offload = "none",
-    given: Path | None = None,
-    demand: Demand | None = None,
-    memory: int | None = None,
-) -> Strategy:
-    """The strategy ``wanted`` (or auto) for ``model``, before a Trainer has it; see ``runner.registry.strategy``.
+def begin(prepared: Prepared, *, device: str, given: Path | None = None) -> Strategy:
+    """The strategy that the forecast chose (``prepared.choice``), made ready for its model before a Trainer has it.
 
-    ``precision``: fp32, bf16 or fp16. ``given``: the user's own DeepSpeed configuration, whose values win. ``memory``:
-    bytes of one process. Raises JobError (Infeasible) for what cannot be had together.
+    ``given``: the user's own DeepSpeed configuration, whose values win. Raises JobError (Infeasible).
     """
-    try:
-        stage = None if given is None else stage_of(given)
-        if given is not None and stage is None and wanted not in STAGES:
-            raise PlanError("distribution.deepspeed: name its zero_optimization.stage, 2 or 3, or set strategy")
-        choice = choose(
-            wanted,
-            processes=processes,
-            optimizer=optimizer,
-            offload=offload,
-            stage=stage,
-            demand=demand,
-            memory=memory,
+    if given is not None and prepared.choice.name not in STAGES:
+        raise JobError(
+            "distribution.deepspeed: name its zero_optimization.stage, 2 or 3, or set strategy", failure="Infeasible"
         )
-    except PlanError as error:
-        raise JobError(str(error), failure="Infeasible") from None
-    return _made(choice, model, processes=processes, device=device, precision=precision, given=given)
+    if prepared.choice.name == "zero3":
+        _without_lora_kernel(prepared.applied)
+    return _made(
+        prepared.choice,
+        prepared.model,
+        processes=ranks.size(),
+        device=device,
+        precision=prepared.precision.name,
+        given=given,
+    )
 
 
 def _made(choice: Choice, model: Any, *, processes: int, device: str, precision: str, given: Path | None) -> Strategy:
@@ -117,8 +105,6 @@ def _made(choice: Choice, model: Any, *, processes: int, device: str, precision:
     elif choice.name in STAGES:
         arguments = _zero(choice.name, model, offload=offload, device=device, precision=precision, given=given)
         identity = f"{choice.name} of {processes} processes"
-    if choice.name == "zero3" and _has_lora(model):
-        lines.append(LedgerLine(what="lora_linear", where="zero3", applied=False, why=HOOKS))
     return Strategy(
         name=choice.name,
         why=choice.why,
@@ -129,8 +115,19 @@ def _made(choice: Choice, model: Any, *, processes: int, device: str, precision:
     )
 
 
-def _has_lora(model: Any) -> bool:
-    return hasattr(model, "peft_config")
+def _without_lora_kernel(applied: Applied) -> None:
+    """PEFT's own forward, which hooks on the parts of a layer want."""
+    for line in applied.ledger.of("lora_linear"):
+        if line.wanted == "required":
+            raise JobError(
+                f"optimize.quantised_lora is required and distribution.strategy zero3 cannot have it: {HOOKS}; set "
+                "strategy to fsdp2, or quantised_lora to preferred",
+                failure="Infeasible",
+            )
+        if line.applied:
+            applied.ledger.change(line, applied=False, why=f"zero3: {HOOKS}")
+    if "lora_linear" in applied.found:
+        applied.undo("lora_linear")
 
 
 def _of_offload(offload: str, device: str) -> LedgerLine:

@@ -43,11 +43,15 @@ def open(folder: Path, *, add: Sequence[str] = (), trust_remote_code: bool = Fal
         raise JobError(
             f"the model's tokenizer cannot be read: {said}; save it beside the weights again", failure="ModelInvalid"
         ) from error
+    return tokenizer, extend(tokenizer, add)
+
+
+def extend(tokenizer: Any, tokens: Sequence[str]) -> tuple[str, ...]:
+    """Make special tokens of ``tokens``; those of them that are new."""
     known = tokenizer.get_vocab()
-    added = tuple(dict.fromkeys(token for token in add if token not in known))
-    if add:  # also those that are there: from now on they are never split
-        tokenizer.add_special_tokens({"additional_special_tokens": list(add)}, replace_extra_special_tokens=False)
-    return tokenizer, added
+    if tokens:  # also those that are there: from now on they are never split
+        tokenizer.add_special_tokens({"additional_special_tokens": list(tokens)}, replace_extra_special_tokens=False)
+    return tuple(dict.fromkeys(token for token in tokens if token not in known))
 
 
 def grow(model: Any, tokenizer: Any, *, added: Sequence[str], multiple: int) -> Growth:

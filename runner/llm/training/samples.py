@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import GenerationConfig
+
+from runner.schema.errors import JobError
 
 SAMPLES = "samples"  # of a row of the history
 
@@ -20,6 +22,21 @@ class Prompt:
 
     text: str
     ids: tuple[int, ...]
+
+
+def prompts(
+    texts: Sequence[str], ask: Callable[[str], Sequence[int]], *, tokens: int, positions: int
+) -> tuple[Prompt, ...]:
+    """``texts`` in the tokens that ``ask`` gives. Raises JobError where one and its answer do not fit the positions."""
+    found = tuple(Prompt(text=text, ids=tuple(ask(text))) for text in texts)
+    for number, one in enumerate(found):
+        if len(one.ids) + tokens > positions:
+            raise JobError(
+                f"evaluation.prompts[{number}] has {len(one.ids):,} tokens, its answer up to {tokens:,}, and the model "
+                f"{positions:,} positions: shorten it, or lower evaluation.prompt_tokens",
+                failure="DataInvalid",
+            )
+    return found
 
 
 @torch.no_grad()

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -21,8 +22,10 @@ from runner.execution.share import Share
 from runner.execution.team import SoloTeam
 from runner.kernels import patching
 from runner.llm.distribution import strategy
+from runner.llm.model.prepared import Prepared
 from runner.llm.packing import batch
 from runner.llm.packing.step import Step
+from runner.registry.strategy import Choice, choose
 from tests.llm.training import small
 from tests.registry import tiny_llm
 
@@ -67,17 +70,23 @@ class Killed(small.Heard):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def model(wanted: Wanted) -> Any:
+def ready(model: Any, choice: Choice, *, applied: patching.Applied | None = None, precision: str = "fp32") -> Prepared:
+    """As much of a prepared model as a strategy asks for."""
+    applied = applied or patching.apply(model, {})
+    found = SimpleNamespace(model=model, choice=choice, applied=applied, precision=SimpleNamespace(name=precision))
+    return cast(Prepared, found)
+
+
+def model(wanted: Wanted) -> tuple[Any, patching.Applied]:
     """A tiny model with kernels in it: an adapter on frozen weights, or all of it with tied embeddings."""
     made = tiny_llm.model("llama", tie_word_embeddings=not wanted.adapter).float().train()
-    patches = {"linear_cross_entropy": "required", "attention": "required"}
+    patches: dict[str, Any] = {"linear_cross_entropy": "required", "attention": "required"}
     if wanted.adapter:
         torch.manual_seed(1)
         config = LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj", "v_proj", "gate_proj", "up_proj", "down_proj"])
         made = get_peft_model(made, config)
-        patches["lora_linear"] = "required"
-    patching.apply(made, patches)
-    return made
+        patches["lora_linear"] = "preferred" if wanted.strategy == "zero3" else "required"
+    return made, patching.apply(made, patches)
 
 
 def steps() -> small.Listed:
@@ -96,16 +105,10 @@ def steps() -> small.Listed:
 
 def work(wanted: Wanted, folder: Path, ctx: Context) -> dict[str, Any]:
     """Train; what the first process knows of it."""
-    trained = model(wanted)
-    chosen = strategy.begin(
-        wanted.strategy,
-        trained,
-        processes=ranks.size(),
-        device="cpu",
-        precision=wanted.precision,
-        optimizer=wanted.optimizer,
-        given=wanted.given,
-    )
+    trained, applied = model(wanted)
+    choice = choose(wanted.strategy, processes=ranks.size(), optimizer=wanted.optimizer)
+    made = ready(trained, choice, applied=applied, precision=wanted.precision)
+    chosen = strategy.begin(made, device="cpu", given=wanted.given)
     heard = Killed(end_at=KILL_AT) if wanted.kill and ranks.rank() == 1 else small.Heard()
     more: dict[str, Any] = {"strategy": chosen, "accumulate": PASSES, "precision": wanted.precision}
     more["optimizer"] = wanted.optimizer

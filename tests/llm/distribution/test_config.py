@@ -10,9 +10,15 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
+from runner import ranks
+from runner.kernels import patching
+from runner.kernels.ledger import Wanted
 from runner.llm.distribution import config, gather, strategy
 from runner.llm.distribution.config import Sizes
+from runner.llm.distribution.strategy import Strategy
+from runner.registry.strategy import Choice, Name, Offload
 from runner.schema.errors import JobError
+from tests.llm.distribution import teams
 from tests.registry import tiny_llm
 
 SIZES = Sizes(parameters=8_000_000_000, trainable=40_000_000, hidden=4096, layers=32)
@@ -86,15 +92,21 @@ def test_what_the_spec_says_is_not_the_files_to_say(own: dict[str, Any], message
     assert caught.value.failure == "Infeasible"
 
 
-def begun(wanted: str, **more: Any) -> strategy.Strategy:
-    fixed: dict[str, Any] = {"processes": 2, "device": "cpu", "precision": "fp32", "optimizer": "adamw"}
-    return strategy.begin(wanted, more.pop("model", None) or tiny_llm.model("llama"), **fixed | more)
+@pytest.fixture
+def two(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A team of two, as far as it is asked for its size."""
+    monkeypatch.setattr(ranks, "size", lambda: 2)
 
 
-def test_strategies_say_what_they_are() -> None:
-    plain = begun("auto")
+def begun(name: Name, *, offload: Offload = "none", device: str = "cpu", given: Path | None = None) -> Strategy:
+    ready = teams.ready(tiny_llm.model("llama"), Choice(name=name, why="a test", offload=offload))
+    return strategy.begin(ready, device=device, given=given)
+
+
+def test_strategies_say_what_they_are(two: None) -> None:
+    plain = begun("ddp")
     assert (plain.name, plain.shared, plain.arguments, plain.identity) == ("ddp", False, {}, "whole")
-    alone = begun("auto", processes=1)
+    alone = begun("none")
     assert (alone.name, alone.identity) == ("none", "whole")
     assert [line.applied for line in alone.lines] == [False]
     shared = begun("fsdp2", offload="all")
@@ -108,19 +120,39 @@ def test_strategies_say_what_they_are() -> None:
     assert on_gpus.lines[1].applied
 
 
-def test_what_cannot_be_had_is_infeasible(tmp_path: Path) -> None:
+def test_what_cannot_be_had_is_infeasible(two: None, tmp_path: Path) -> None:
     own = tmp_path / "ds.json"
     own.write_text("{}")
     bad = tmp_path / "bad.json"
     bad.write_text('{"zero_optimization": {"reduce_bucket": 7}}')
-    for wanted, more, message in (
-        ("zero2", {"given": bad}, "DeepSpeed refuses zero_optimization.reduce_bucket = 7: Extra inputs are not"),
-        ("zero2", {"optimizer": "adafactor"}, "cannot train with"),
-        ("auto", {"given": own}, "name its zero_optimization.stage, 2 or 3"),
-    ):
+    cases: tuple[tuple[Name, Path, str], ...] = (
+        ("zero2", bad, "DeepSpeed refuses zero_optimization.reduce_bucket = 7: Extra inputs are not"),
+        ("ddp", own, "name its zero_optimization.stage, 2 or 3"),
+    )
+    for name, given, message in cases:
         with pytest.raises(JobError, match=message) as caught:
-            begun(wanted, **more)
+            begun(name, given=given)
         assert caught.value.failure == "Infeasible"
+
+
+def test_zero3_runs_adapters_by_pefts_own_forward(two: None) -> None:
+    def begin(wanted: Wanted, name: Name) -> Any:
+        adapted = get_peft_model(tiny_llm.model("llama"), LoraConfig(r=2, target_modules=["q_proj"]))
+        applied = patching.apply(adapted, {"attention": "preferred", "lora_linear": wanted})
+        ready = teams.ready(adapted, Choice(name=name, why="a test"), applied=applied)
+        made = strategy.begin(ready, device="cpu")
+        assert [one.what for one in made.lines] == ["distribution"]
+        (line,) = applied.ledger.of("lora_linear")
+        return line.applied, "lora_linear" in applied.found, line.why
+
+    assert begin("required", "fsdp2")[:2] == (True, True)
+    assert begin("off", "zero3")[:2] == (False, False)
+    applied, found, why = begin("preferred", "zero3")
+    assert (applied, found) == (False, False)
+    assert why.startswith("zero3: DeepSpeed brings a module's weights when it is called")
+    with pytest.raises(JobError, match="quantised_lora is required and distribution") as caught:
+        begin("required", "zero3")
+    assert caught.value.failure == "Infeasible"
 
 
 def test_whole_weights_have_the_models_own_names() -> None:
