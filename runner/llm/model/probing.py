@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from runner.llm.packing.step import IGNORED
+
 PIECES = 4
 TOKENS = 512  # of a piece: 2,048 in all, whose logits in fp64 take 2 GB for a vocabulary of 128,256
 CONTEXT = 16  # tokens before the first label
-IGNORED = -100
 
 
 def small(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:

@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from runner.llm.packing.step import Batch
+from runner.llm.packing.step import IGNORED, Batch
 
-IGNORED = -100  # the label of what is not learned
 MULTIPLE = 8  # padded rows are of multiples of this, which tensor cores want
 Coded = NDArray[np.int32]
 

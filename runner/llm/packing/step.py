@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 Batch = dict[str, Any]  # what the model is called with; see ``Step``
+IGNORED = -100  # the label of what is not learned
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +17,7 @@ class Step:
     A packed batch is one row of T tokens: `input_ids`, `labels` [1, T], `position_ids` [1, T] (from 0 in each document;
     [4, 1, T] for multimodal rotary positions, see ``form``), `cu_seq_lens_q`, `cu_seq_lens_k` int32 [documents + 1],
     `max_length_q`, `max_length_k` int, and no mask. A padded one has `input_ids`, `attention_mask`, `labels` [R, T].
-    Labels are -100 where nothing is learned: always at a document's first token. `use_cache` is False.
+    Labels are ``IGNORED`` where nothing is learned: always at a document's first token. `use_cache` is False.
     """
 
     number: int  # from 0

@@ -24,7 +24,7 @@ from transformers import Trainer as HfTrainer
 
 from runner import ranks
 from runner.checkpoints import Checkpoints
-from runner.llm.packing.step import Batch, Step, Steps
+from runner.llm.packing.step import IGNORED, Batch, Step, Steps
 from runner.llm.training import losses
 from runner.llm.training.evaluate import Examiner
 from runner.llm.training.noise import Noise
@@ -113,7 +113,7 @@ class Trainer(HfTrainer):  # type: ignore[misc]  # transformers is not typed
         batches = list(step.batches)
         assert 0 < len(batches) <= num_batches, f"{len(batches)} batches in a step of {num_batches}"
         # The loop counts batches: a smaller last step is filled with one that nothing is learned from.
-        blank = {**batches[-1], "labels": torch.full_like(batches[-1]["labels"], losses.IGNORED)}
+        blank = {**batches[-1], "labels": torch.full_like(batches[-1]["labels"], IGNORED)}
         return batches + [blank] * (num_batches - len(batches)), step.targets
 
     def compute_loss(

@@ -8,9 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers.trainer_utils import unwrap_peft_model
 
-from runner.llm.packing.step import Batch
-
-IGNORED = -100
+from runner.llm.packing.step import IGNORED, Batch
 
 
 def divides(model: nn.Module) -> bool:
