@@ -46,7 +46,7 @@ class Job(Block):
     def training(self) -> Mapping[str, Any] | None:
         """What a plan forecasts a training run's memory from, and chooses how processes share it; None for no such run.
 
-        Keys: seq_len, batch (rows), rank (of LoRA, or None), precision, quantize, checkpointing, chunked (whether
-        logits are never whole), optimizer, strategy, offload.
+        Keys: seq_len, rows, rank (of LoRA, or None), precision, quantize, whole (whether embeddings are trained
+        beside an adapter), checkpointing, chunked (whether logits are never whole), optimizer, strategy, offload.
         """
         return None

@@ -9,10 +9,10 @@ from typing import Any
 
 from runner.plan.capacity import local_capacity
 from runner.plan.step import Input
-from runner.registry import strategy
+from runner.registry import demand, strategy
+from runner.registry.demand import RESERVE, Shape, chunks
 from runner.registry.family import Resolved
-from runner.registry.forecast import forecast
-from runner.registry.strategy import Demand
+from runner.registry.strategy import Choice
 
 GB = 10**9
 DEEPSPEED = "distribution.deepspeed"
@@ -34,48 +34,42 @@ def training(
 
     ``wanted`` is what ``Job.training`` says. Raises PlanError for a strategy that cannot be had.
     """
-    found = _forecast(wanted, compute, models[0].facts) if models else None
-    demand = None
-    if found is not None:
-        working = strategy.working(found, checkpointing=wanted["checkpointing"], chunked=wanted["chunked"])
-        demand = Demand(forecast=found, layers=models[0].facts["layers"], working=working)
     own = next((entry.path for entry in inputs if entry.field == DEEPSPEED), None)
-    memory = _memory(compute)
-    choice = strategy.choose(
-        wanted["strategy"],
-        processes=compute["workers"],
-        optimizer=wanted["optimizer"],
-        offload=wanted["offload"],
-        stage=None if own is None else strategy.stage_of(Path(own)),
-        demand=demand,
-        memory=memory,
-    )
-    told: dict[str, Any] = {"strategy": {"name": choice.name, "why": choice.why}}
-    if demand is not None:
-        one = strategy.needs(choice.name, demand, processes=compute["workers"], offload=choice.offload)
-        fits = None if memory is None else one <= memory
-        told["forecast"] = {**demand.forecast, "process": one, "memory": memory, "fits": fits}
+    stage = None if own is None else strategy.stage_of(Path(own))
+    processes, memory = compute["workers"], _memory(compute)
+    if not models:
+        asked = {name: wanted[name] for name in ("optimizer", "offload")}
+        choice = strategy.choose(wanted["strategy"], processes=processes, stage=stage, memory=memory, **asked)
+        return _told(choice)
+    found = demand.settle(_shape(wanted, compute, models[0].facts, stage), processes=processes, memory=memory)
+    told = _told(found.choice)
+    if found.demand is not None and found.need is not None:
+        fits = None if memory is None else found.need <= memory
+        told["forecast"] = {**found.demand.forecast, "process": found.need, "memory": memory, "fits": fits}
     return told
 
 
-def _forecast(wanted: Mapping[str, Any], compute: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any] | None:
-    """None where the weights do not show what it needs."""
-    if wanted["rank"] is not None and facts["lora_width"] is None:
-        return None
+def _told(choice: Choice) -> dict[str, Any]:
+    return {"strategy": {"name": choice.name, "why": choice.why}}
+
+
+def _shape(wanted: Mapping[str, Any], compute: Mapping[str, Any], facts: Mapping[str, Any], stage: int | None) -> Shape:
     precision = wanted["precision"]
     if precision == "auto":  # most GPUs have bf16, and few CPUs compute in it
         precision = "bf16" if compute["gpus"] else "fp32"
-    sizes = {name: wanted[name] for name in ("seq_len", "batch", "rank", "quantize")}
-    return forecast(facts, precision=precision, **sizes)
+    chunked = wanted["chunked"] and chunks(facts)
+    return Shape(facts=facts, stage=stage, **{**wanted, "precision": precision, "chunked": chunked})
 
 
 def _memory(compute: Mapping[str, Any]) -> int | None:
-    """Bytes of one process's device, as far as the spec and this machine say."""
+    """Bytes that one process may fill of its device, as far as the spec and this machine say."""
     if compute["gpus"]:
-        return _of_gpu(compute["accelerator"] or _here())
-    if compute["memory_gb"]:
-        return int(compute["memory_gb"] * GB)
-    return int(max(node.memory_gb for node in local_capacity().nodes) * GB / compute["workers"])
+        whole = _of_gpu(compute["accelerator"] or _here())
+    elif compute["memory_gb"]:
+        whole = int(compute["memory_gb"] * GB)
+    else:
+        whole = int(max(node.memory_gb for node in local_capacity().nodes) * GB / compute["workers"])
+    return None if whole is None else max(0, whole - RESERVE)
 
 
 def _here() -> str:

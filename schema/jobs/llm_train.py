@@ -400,10 +400,11 @@ class LlmTrain(Job):
         """Its sizes, and what is done about memory."""
         return {
             "seq_len": self.batch.seq_len,
-            "batch": self.batch.rows,
+            "rows": self.batch.rows,
             "rank": None if self.adapter.type == "none" else self.adapter.r,
             "precision": self.precision,
             "quantize": self.quantize,
+            "whole": bool(self.tokens.add),
             "checkpointing": self.optimize.checkpointing,
             "chunked": self.optimize.loss_chunking != "off",
             "optimizer": self.train.optimizer,

@@ -16,12 +16,13 @@ from runner.kernels.checkpointing import Checkpointed, checkpointed
 from runner.kernels.ledger import Wanted
 from runner.kernels.patching import PatchError
 from runner.llm import memory
-from runner.llm.memory import Checkpointing, Settled
+from runner.llm.memory import Settled
 from runner.llm.model import adapters, flops, load, patches, probing, vocabulary
 from runner.llm.model.prepared import Prepared
 from runner.llm.model.wish import Wish
 from runner.llm.packing import form
 from runner.precision import Precision
+from runner.registry.demand import Checkpointing
 from runner.registry.parameters import of_images
 from runner.schema.errors import JobError
 
@@ -35,7 +36,7 @@ def prepare(folder: Path, *, say: Callable[[str], None] = lambda _: None, **wish
     had or does not fit into memory, before weights are read.
     """
     wish = Wish(**wishes)
-    settled = memory.settle(wish.run, memory=memory.available(wish.device, limit=wish.memory_bytes))
+    settled = memory.settle(wish.shape, memory=memory.available(wish.device, limit=wish.memory_bytes))
     model, growth = _loaded(folder, wish)
     if growth.added or growth.resized:
         say(_of_growth(growth))
@@ -65,7 +66,6 @@ def prepare(folder: Path, *, say: Callable[[str], None] = lambda _: None, **wish
         trainable=trainable,
         flops_per_token=flops.per_token(wish.facts, trained=None if adapter is None else trainable),
         forecast=settled.forecast,
-        demand=settled.demand,
         choice=settled.choice,
         packed=packed,
         packing=wish.packing,

@@ -11,7 +11,7 @@ from runner.kernels.checkpointing import Checkpointed
 from runner.kernels.ledger import Wanted
 from runner.kernels.patching import Applied
 from runner.precision import Precision
-from runner.registry.strategy import Choice, Demand
+from runner.registry.strategy import Choice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,6 @@ class Prepared:
     trainable: int
     flops_per_token: float  # of forward and backward, for MFU: products with weights, without attention's scores
     forecast: Mapping[str, Any]  # of ``runner.llm.memory``, bytes; {} where the weights do not show their widths
-    demand: Demand | None  # what one process alone would take
     choice: Choice  # how several processes share the work
     packed: bool  # whether documents may share a row
     packing: Wanted

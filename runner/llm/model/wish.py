@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from runner.kernels.ledger import Wanted
-from runner.llm.memory import Checkpointing, Run
 from runner.llm.model.prepared import Adapter, Base
 from runner.precision import Precision
+from runner.registry.demand import Checkpointing, Shape, chunks
 from runner.registry.family import Family
 from runner.registry.strategy import Offload
 
@@ -50,18 +50,17 @@ class Wish:
         return torch.float32 if self.adapter is None else self.precision.dtype
 
     @property
-    def run(self) -> Run:
+    def shape(self) -> Shape:
         """What the forecast is of."""
-        listed = [one["patch"] for one in self.facts["patches"] if one["wanted"]]
-        return Run(
+        return Shape(
             facts=self.facts,
             seq_len=self.seq_len,
             rows=self.rows,
             precision=self.precision.name,
             quantize=self.quantize,
             rank=None if self.adapter is None else self.adapter.r,
-            whole=bool(self.added),
-            chunked=self.optimize.get("loss_chunking", "off") != "off" and "linear_cross_entropy" in listed,
+            whole=bool(self.added) or bool(self.adapter and self.adapter.modules_to_save),
+            chunked=self.optimize.get("loss_chunking", "off") != "off" and chunks(self.facts),
             optimizer=self.optimizer,
             checkpointing=self.checkpointing,
             strategy=self.strategy,
