@@ -6,15 +6,11 @@ import argparse
 import json
 import os
 import sys
-from pathlib import Path
-from typing import Any
 
-from runner.schema import discover
 from runner.schema.errors import UsageError
 from runner.schema.explain import explain, text
-from runner.schema.kinds import job_class
 from runner.schema.load import load
-from runner.schema.marks import Mark
+from runner.store.local import open_store
 
 DATA = "data"  # no kind: kinds have a domain before a dash
 SAMPLES = 3
@@ -48,30 +44,18 @@ def _data(args: argparse.Namespace) -> int:
         raise UsageError("`runner explain data` needs a spec: runner explain data SPEC")
     if not 1 <= args.samples <= 1000:
         raise UsageError(f"--samples {args.samples} is out of range; allowed are 1 to 1000")
-    shown = _previews(args)
+    # only here: it takes 0.1 CPU-s to import, which the other words of this verb need not spend
+    from runner.execution.preview import previews  # noqa: PLC0415
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr)
+
+    shown = previews(load([args.spec], stdin=sys.stdin), open_store(args.store), samples=args.samples, say=say)
+    if not shown:
+        raise UsageError(f"no spec of {args.spec!r} learns from text; `runner explain data` is for llm-train")
     if args.output == "json":
         print(json.dumps([one.to_json() for one in shown], indent=1, ensure_ascii=False))
         return 0
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     print("\n\n".join("\n".join(one.lines(colour=colour)) for one in shown))
     return 0
-
-
-def _previews(args: argparse.Namespace) -> list[Any]:
-    """What each spec's own job shows of its data."""
-    # only for data: plans and inputs take 0.2 CPU-s to import, which the other words of this verb need not spend
-    from runner.execution.inputs import Inputs  # noqa: PLC0415
-    from runner.plan.build import build  # noqa: PLC0415
-    from runner.plan.fields import walk  # noqa: PLC0415
-    from runner.store.local import open_store  # noqa: PLC0415
-
-    store, shown = open_store(args.store), []
-    for step in build(load([args.spec], stdin=sys.stdin), store).steps:
-        spec = job_class(step.kind).model_validate(step.spec)
-        if any(field.mark is Mark.CORPUS for field in walk(spec)):
-            given = Inputs(step=step, spec=spec, store=store).given(lambda line: print(line, file=sys.stderr))
-            job = discover.load("runner.jobs", step.kind)
-            shown.append(job.preview(spec, given, folder=Path(step.folder), samples=args.samples))
-    if not shown:
-        raise UsageError(f"no spec of {args.spec!r} learns from text; `runner explain data` is for llm-train")
-    return shown
