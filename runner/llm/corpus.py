@@ -59,9 +59,12 @@ class Corpus:
 
     def __getitem__(self, index: int) -> Document:
         coded = self.coded(index)
+        return Document(place=self.place(index), ids=np.where(coded < 0, ~coded, coded), learned=coded >= 0)
+
+    def place(self, index: int) -> str:
+        """Where a document comes from."""
         begin, end = self._starts[index, 2], self._ends[index, 2]
-        place = self._places[begin:end].tobytes().decode()
-        return Document(place=place, ids=np.where(coded < 0, ~coded, coded), learned=coded >= 0)
+        return self._places[begin:end].tobytes().decode()
 
     def coded(self, index: int, start: int = 0, stop: int | None = None) -> NDArray[np.int32]:
         """Tokens ``start`` to ``stop`` of a document as on the disk: the id, or ~id where it is not learned."""

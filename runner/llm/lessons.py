@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ class Lessons:
     validation: list[Corpus]
     skipped: Skipped
     encoder: Encoder
+    say: Callable[[str], None]
+    cuts: dict[str, str] = field(default_factory=dict)  # what was said of documents that are too long, by their use
 
     def steps(
         self,
@@ -44,9 +46,10 @@ class Lessons:
         """The steps of this process. ``journal``: where a stream notes how far it is."""
         if self.blocks is not None:
             assert max_steps is not None, "a stream has no end of its own"
-            return StreamSteps(**layout, blocks=self.blocks, journal=journal, max_steps=max_steps)
-        return Loader(
+            return StreamSteps(**layout, blocks=self.blocks, journal=journal, max_steps=max_steps, skipped=self.skipped)
+        made = Loader(
             **layout,
+            skipped=self.skipped,
             corpora=self.train,
             weights=self.weights,
             look_ahead=look_ahead,
@@ -54,13 +57,29 @@ class Lessons:
             epochs=epochs,
             max_steps=max_steps,
         )
+        self._tell("training", made)
+        return made
 
     def held(self, layout: Layout) -> Loader | None:
         """The validation data, once a document."""
         if not self.validation:
             return None
         once = {**layout, "accumulate": ranks.size()}
-        return Loader(**once, corpora=self.validation, weights=[1.0] * len(self.validation), seed=0, epochs=1)
+        weights = [1.0] * len(self.validation)
+        made = Loader(**once, corpora=self.validation, weights=weights, seed=0, epochs=1, skipped=self.skipped)
+        self._tell("validation", made)
+        return made
+
+    def said(self, steps: Loader | StreamSteps) -> list[str]:
+        """What documents lost since they were too long, after the last of ``steps``: a stream knows it then alone."""
+        self._tell("training", steps)
+        return list(self.cuts.values())
+
+    def _tell(self, use: str, steps: Loader | StreamSteps) -> None:
+        told = steps.cut.told(longest=steps.longest, long=steps.long)
+        if told is not None and self.cuts.get(use) != (line := f"{use} data: {told}"):
+            self.cuts[use] = line
+            self.say(line)
 
 
 def read(
@@ -95,6 +114,7 @@ def read(
         validation=held,
         skipped=texts.skipped,
         encoder=texts.encoder,
+        say=texts.say,
     )
 
 

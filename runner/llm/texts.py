@@ -66,8 +66,9 @@ class Texts:
         return made
 
     def blocks(self, sources: Sequence[Source], *, size: int, seed: int) -> Blocks:
-        """Blocks of documents without end, for ``StreamSteps``."""
-        opened = [corpora.open(source, skipped=self.skipped) for source in sources]
+        """Blocks of documents without end, with what is left out of each, for ``StreamSteps``."""
+        skipped = Skipped(self.skipped.policy)
+        opened = [corpora.open(source, skipped=skipped) for source in sources]
         for rows in opened:
             self.say(f"{rows.source.name}: streamed as {rows.format} ({rows.why})")
         shares = [rows.source.weight * rows.about() for rows in opened]
@@ -75,7 +76,7 @@ class Texts:
         def begun(state: Any) -> mixture.Stream[Sample]:
             return mixture.Stream([rows.samples for rows in opened], shares, seed=seed, block=size, state=state)
 
-        return stream.encoded(begun, encode=self.encoder.encode, skip=self.skipped.add, size=size)
+        return stream.encoded(begun, encode=self.encoder.encode, skipped=skipped, size=size)
 
     def _documents(self, waiting: Iterator[Sample], skipped: Skipped) -> Iterator[Document]:
         for few in portions(waiting):

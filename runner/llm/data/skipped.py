@@ -17,14 +17,15 @@ EXAMPLES = 3  # of each reason
 class Skipped:
     """What was left out. A reason is `class: particulars`; counts and examples are by class.
 
-    One process fills it; ``to_json`` of another's is taken over by ``merge``, in the order in which it is called.
+    One process fills it; ``to_json`` of another's is taken over by ``merge``, in the order in which it is called. A
+    place counts once, since a stream comes by again.
     """
 
     def __init__(self, policy: Policy) -> None:
         self.policy: Policy = policy
         self.counts: Counter[str] = Counter()
         self.listed: list[tuple[str, str]] = []  # place and reason, the first ``MAX_LISTED``
-        self._places: set[str] = set()  # of those: a stream comes by again
+        self._places: set[str] = set()  # of those
 
     def add(self, place: str, reason: str) -> None:
         """Note a broken row, once. Raises JobError where the policy is to stop."""
@@ -67,8 +68,21 @@ class Skipped:
         """All of it as JSON types, for another process."""
         return {"counts": dict(self.counts), "listed": [list(row) for row in self.listed]}
 
-    def merge(self, other: dict[str, Any]) -> None:
-        """Take over what another process left out."""
-        self.counts.update(other["counts"])
-        room = MAX_LISTED - len(self.listed)
-        self.listed += [(place, reason) for place, reason in other["listed"][:room]]
+    def taken(self) -> dict[str, Any]:
+        """``to_json``, and then nothing is known of it here any more."""
+        found = self.to_json()
+        self.counts.clear()
+        self.listed.clear()
+        self._places.clear()
+        return found
+
+    def merge(self, other: dict[str, Any]) -> dict[str, Any]:
+        """Take over what another left out, its ``to_json``; what of it was not known, in the same form."""
+        fresh = [(place, reason) for place, reason in other["listed"] if place not in self._places]
+        counts = Counter(reason.partition(": ")[0] for _, reason in fresh)
+        counts += Counter(other["counts"]) - Counter(reason.partition(": ")[0] for _, reason in other["listed"])
+        self.counts.update(counts)
+        fresh = fresh[: MAX_LISTED - len(self.listed)]
+        self.listed += fresh
+        self._places.update(place for place, _ in fresh)
+        return {"counts": dict(counts), "listed": [list(row) for row in fresh]}

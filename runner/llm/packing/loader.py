@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from runner.llm.corpus import Corpus
 from runner.llm.data import mixture
+from runner.llm.data.skipped import Skipped
 from runner.llm.packing import fill, pieces
 from runner.llm.packing.layout import Layout, Piece
 from runner.llm.packing.step import Batch, Step
@@ -44,11 +45,14 @@ class Loader(Layout):
     look_ahead: int = 4096  # documents
     epochs: float | None = None
     max_steps: int | None = None
+    skipped: Skipped = field(default_factory=lambda: Skipped("skip"))  # hears of those whose truncation left nothing
 
     def __post_init__(self) -> None:
         super().__post_init__()
         assert (self.epochs is None) != (self.max_steps is None), "give epochs or max_steps"
         self._pieces = pieces.cut(self.corpora, capacity=self.longest, long=self.long)
+        for corpus, row in self._pieces.lost:
+            self.skipped.add(self.corpora[corpus].place(row), pieces.truncated(self.longest))
         self._lengths = self._pieces.stop - self._pieces.start
         self._counts: list[int] = []  # rows of the first epochs
         first = self._count(0)
@@ -115,6 +119,8 @@ class Loader(Layout):
 
     def _nothing(self) -> str:
         cut = self._pieces.cut
+        lost = [self.corpora[corpus].place(row) for corpus, row in self._pieces.lost[:1]]
+        first = f" in what is left of them, first {lost[0]}" if lost else ""
         if len(self._lengths):
             return (
                 f"the first epoch takes none of {cut.documents} documents by weights {list(self.weights)}: raise them"
@@ -122,8 +128,8 @@ class Loader(Layout):
         return (
             f"there is nothing to learn: of {cut.documents} documents {cut.longer} are longer than {self.longest!r} "
             f"tokens (batch.seq_len, or what the model has positions for; packing.long: {self.long}), and "
-            f"{cut.unlearned} hold no token that is learned; see them with `runner explain data`, and set a longer "
-            "seq_len or packing.long: split"
+            f"{cut.unlearned} hold no token that is learned{first}; see them with `runner explain data`, and set a "
+            "longer seq_len or packing.long: split"
         )
 
 

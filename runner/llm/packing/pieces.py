@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 import numpy as np
@@ -18,13 +18,27 @@ Long = Literal["split", "truncate", "drop"]
 class Cut:
     """What the length of a row did to the documents: counts of one pass over all of them."""
 
-    documents: int
-    tokens: int
-    targets: int
-    longer: int  # documents that were
-    tokens_lost: int  # of what was truncated or dropped
-    targets_lost: int
-    unlearned: int  # pieces left out since nothing of them would be learned
+    documents: int = 0
+    tokens: int = 0
+    targets: int = 0
+    longer: int = 0  # documents that were
+    tokens_lost: int = 0  # of what was truncated or dropped
+    targets_lost: int = 0
+    unlearned: int = 0  # pieces left out since nothing of them would be learned
+    left_out: int = 0  # documents of which nothing is learned
+
+    def __add__(self, other: Cut) -> Cut:
+        return Cut(**{name: count + getattr(other, name) for name, count in asdict(self).items()})
+
+    def told(self, *, longest: int, long: Long) -> str | None:
+        """In words, where a document was longer than ``longest`` tokens."""
+        if not self.longer:
+            return None
+        return (
+            f"{self.longer:,} of {self.documents:,} documents are longer than {longest:,} tokens: "
+            f"{self.targets_lost:,} of {self.targets:,} targets lost, {self.left_out:,} documents left out "
+            f"(packing.long: {long})"
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,6 +52,7 @@ class Pieces:
     targets: NDArray[np.int64]  # [P] never of the first token, which nothing predicts
     first: NDArray[np.int64]  # [D + 1]
     offset: NDArray[np.int64]  # [corpora + 1] the first of the D documents of each corpus
+    lost: list[tuple[int, int]]  # corpus and row of each document that was truncated before its first learned token
     cut: Cut
 
     def of(self, order: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -46,6 +61,14 @@ class Pieces:
         counts = self.first[documents + 1] - self.first[documents]
         begins = np.cumsum(counts) - counts
         return np.repeat(self.first[documents] - begins, counts) + np.arange(counts.sum())
+
+
+def truncated(longest: int) -> str:
+    """Why a document is left out of which nothing is learned once it is truncated."""
+    return (
+        f"nothing to learn: packing.long: truncate ends it after {longest:,} tokens, before the first that is learned; "
+        "set a longer batch.seq_len, or packing.long: split"
+    )
 
 
 def spans(length: int, *, capacity: int, long: Long) -> list[tuple[int, int]]:
@@ -73,17 +96,20 @@ def cut(corpora: Sequence[Corpus], *, capacity: int, long: Long) -> Pieces:
     counts[longer] = 0 if long == "drop" else 1
     if long == "split":
         counts[longer] = -(-(lengths[longer] - 1) // (capacity - 1))  # as `spans` says, for all at once
+    homes = np.repeat(np.arange(len(sizes)), sizes)  # the corpus of each document
     owner = np.repeat(np.arange(len(lengths)), counts)
     before = np.cumsum(counts) - counts
     start = (np.arange(len(owner)) - before[owner]) * (capacity - 1)
     stop = np.minimum(start + capacity, lengths[owner])
-    corpus = np.repeat(np.arange(len(sizes)), sizes)[owner]
+    corpus = homes[owner]
     document = owner - offset[corpus]
     targets = np.where(stop - start == lengths[owner], whole[owner], stop - start - 1)
     unknown = np.flatnonzero((stop - start < lengths[owner]) & (whole[owner] < lengths[owner] - 1))
     for one in unknown.tolist():
         targets[one] = _targets(corpora[corpus[one]], document[one], start[one], stop[one])
     kept = targets > 0
+    learned = np.bincount(owner[kept], minlength=len(lengths))  # pieces of each document
+    lost = np.flatnonzero(longer & (learned == 0)) if long == "truncate" else np.zeros(0, dtype=np.int64)
     told = Cut(
         documents=len(lengths),
         tokens=int(lengths.sum()),
@@ -92,8 +118,9 @@ def cut(corpora: Sequence[Corpus], *, capacity: int, long: Long) -> Pieces:
         tokens_lost=0 if long == "split" else int((lengths[longer] - (0 if long == "drop" else capacity)).sum()),
         targets_lost=int(whole.sum() - targets.sum()),
         unlearned=int((~kept).sum()),
+        left_out=int((learned == 0).sum()),
     )
-    first = np.concatenate([[0], np.cumsum(np.bincount(owner[kept], minlength=len(lengths)))])
+    first = np.concatenate([[0], np.cumsum(learned)])
     return Pieces(
         corpus=corpus[kept],
         document=document[kept],
@@ -102,6 +129,7 @@ def cut(corpora: Sequence[Corpus], *, capacity: int, long: Long) -> Pieces:
         targets=targets[kept],
         first=first,
         offset=offset,
+        lost=list(zip(homes[lost].tolist(), (lost - offset[homes[lost]]).tolist(), strict=True)),
         cut=told,
     )
 

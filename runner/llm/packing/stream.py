@@ -1,8 +1,9 @@
 """The steps of a run over documents that come while it trains, for corpora whose tokens do not fit on the disk.
 
 Documents come in blocks, and each block is filled into rows by itself, while the next one is made in a thread. Where
-each block began is noted in a file: a run that goes on begins with the block that it was in. Every process makes all
-blocks and reads its share of them, so that all know the counts of a step without asking each other.
+each block began is noted in a file, with what was cut and left out before it: a run that goes on begins with the block
+that it was in. Every process makes all blocks and reads its share of them, so that all know the counts of a step
+without asking each other.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import numpy as np
 from runner.llm.data import mixture
 from runner.llm.data.portions import portions
 from runner.llm.data.sample import Sample
+from runner.llm.data.skipped import Skipped
 from runner.llm.document import Document
 from runner.llm.packing import batch, fill, pieces
 from runner.llm.packing.layout import Layout, Piece, Row
@@ -28,7 +30,8 @@ from runner.llm.packing.step import Batch, Step
 from runner.schema.errors import JobError
 
 State = Any  # JSON types; None is the beginning
-Block = tuple[Sequence[Document], State]  # and from where to go on after them
+LeftOut = dict[str, Any]  # as ``Skipped.to_json``
+Block = tuple[Sequence[Document], State, LeftOut]  # and from where to go on after them, and what is missing
 Blocks = Callable[[State], Iterator[Block]]
 BARREN = 10  # blocks in a row without anything to learn, after which there is no hope
 
@@ -37,10 +40,11 @@ def encoded(
     open_stream: Callable[[State], mixture.Stream[Sample]],
     *,
     encode: Callable[[Sequence[Sample]], Sequence[Document | tuple[str, str]]],
-    skip: Callable[[str, str], None],
+    skipped: Skipped,
     size: int,
 ) -> Blocks:
-    """Blocks of ``size`` samples of a stream; ``skip`` is told the place and reason of those that are no document."""
+    """Blocks of ``size`` samples of a stream. ``skipped`` is that of the stream's rows, and of nothing else: each block
+    takes along what it holds, since the next one is read before a block is used."""
 
     def blocks(state: State) -> Iterator[Block]:
         stream = open_stream(state)
@@ -51,8 +55,8 @@ def encoded(
                 if isinstance(one, Document):
                     found.append(one)
                 else:
-                    skip(*one)
-            yield found, stream.state
+                    skipped.add(*one)
+            yield found, stream.state, skipped.taken()
 
     return blocks
 
@@ -65,15 +69,16 @@ class StreamSteps(Layout):
     """
 
     blocks: Blocks
-    journal: Path  # where each block began; the first process writes it
+    journal: Path  # of each block where it begins, and what was cut and left out before; the first process writes it
     max_steps: int
     long: pieces.Long = "truncate"
+    skipped: Skipped = field(default_factory=lambda: Skipped("skip"))  # hears of every sample that is left out
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.total = self.max_steps
         self.per_epoch: float | None = None
-        self.cut = pieces.Cut(documents=0, tokens=0, targets=0, longer=0, tokens_lost=0, targets_lost=0, unlearned=0)
+        self.cut = pieces.Cut()
 
     def begin(self, number: int) -> Iterator[Step]:
         """From step ``number`` to the last, beginning with the block that its first row is in."""
@@ -92,71 +97,97 @@ class StreamSteps(Layout):
 
     def trial(self) -> Batch:
         """A batch for probes, the same in every process: of the first block the rows with the most documents."""
-        counted = self.cut
-        for documents, _ in itertools.islice(self.blocks(None), BARREN):
-            if rows := self._filled(documents):
-                self.cut = counted
+        for documents, _, _ in itertools.islice(self.blocks(None), BARREN):
+            if rows := self._filled(documents)[0]:
                 return self.most_mixed(rows)
         raise _nothing()
 
     def _rows_from(self, row: int, state: State) -> Iterator[Row]:
         barren = 0
-        for documents, after in _ahead(self.blocks(state)):
-            filled = self._filled(documents)
+        fresh = Skipped("skip")  # since the last note: a block without rows is not noted
+        for documents, after, left_out in _ahead(self.blocks(state)):
+            filled, cut, lost = self._filled(documents)
+            self.cut += cut
+            fresh.merge(self._left_out(left_out, lost))
             barren = 0 if filled else barren + 1
             if barren == BARREN:
                 raise _nothing()
             yield from filled
             row += len(filled)
-            self._note(row, after)
+            if filled:
+                self._note(row, after, fresh.taken())
 
-    def _filled(self, documents: Sequence[Document]) -> list[Row]:
-        found = [piece for one in documents for piece in self._cut(one)]
+    def _left_out(self, left_out: LeftOut, lost: Sequence[str]) -> LeftOut:
+        """Tell of those of a block, and give those that had not been told of."""
+        block = Skipped(self.skipped.policy)
+        block.merge(left_out)
+        for place in lost:
+            block.add(place, pieces.truncated(self.longest))
+        return self.skipped.merge(block.to_json())
+
+    def _filled(self, documents: Sequence[Document]) -> tuple[list[Row], pieces.Cut, list[str]]:
+        """Rows of a block, what was cut to make them, and places of documents whose truncation left nothing."""
+        found: list[Piece] = []
+        lost: list[str] = []
+        counted = pieces.Cut()
+        for one in documents:
+            made, cut = self._cut(one)
+            found += made
+            counted += cut
+            if self.long == "truncate" and cut.longer and cut.left_out:
+                lost.append(one.place)
+        return self._rows(found), counted, lost
+
+    def _rows(self, found: Sequence[Piece]) -> list[Row]:
         if not self.packed:
             return [[piece] for piece in found]
         lengths = [piece.length for piece in found]
         rows = fill.rows(lengths, capacity=self.seq_len, look_ahead=len(found) + 1, most_documents=self.most)
         return [[found[one] for one in row] for row in rows]
 
-    def _cut(self, document: Document) -> list[Piece]:
-        """What is learned of a document, counted."""
+    def _cut(self, document: Document) -> tuple[list[Piece], pieces.Cut]:
+        """What is learned of a document, and what is not."""
         coded = np.where(document.learned, document.ids, ~document.ids).astype(np.int32, copy=False)
         spans = pieces.spans(len(coded), capacity=self.longest, long=self.long)
         made = [_piece(coded[start:stop]) for start, stop in spans]
         longer, targets = len(coded) > self.longest, int(document.learned.sum())
         lost = longer and self.long != "split"
-        counts = {
-            "documents": 1,
-            "tokens": len(coded),
-            "targets": targets,
-            "longer": int(longer),
-            "tokens_lost": len(coded) - sum(stop for _, stop in spans) if lost else 0,
-            "targets_lost": targets - sum(piece.targets for piece in made),
-            "unlearned": sum(piece.targets == 0 for piece in made),
-        }
-        self.cut = pieces.Cut(**{name: counts[name] + count for name, count in asdict(self.cut).items()})
-        return [piece for piece in made if piece.targets]
+        kept = [piece for piece in made if piece.targets]
+        return kept, pieces.Cut(
+            documents=1,
+            tokens=len(coded),
+            targets=targets,
+            longer=int(longer),
+            tokens_lost=len(coded) - sum(stop for _, stop in spans) if lost else 0,
+            targets_lost=targets - sum(piece.targets for piece in made),
+            unlearned=len(made) - len(kept),
+            left_out=int(not kept),
+        )
 
     def _noted(self, wanted: int) -> tuple[int, State]:
-        """The last block known to begin at row ``wanted`` or before: the number of its first row, and its state."""
+        """The last block known to begin at row ``wanted`` or before: the number of its first row, and its state.
+
+        Counts what was cut and left out before it.
+        """
         found: tuple[int, State] = (0, None)
-        self._last = 0
+        self._last, self.cut = 0, pieces.Cut()
         if not self.journal.exists():
             return found
         whole, newline, _ = self.journal.read_bytes().rpartition(b"\n")  # a kill may have left half a line
         if self.rank == 0:
             os.truncate(self.journal, len(whole) + len(newline))
         for line in whole.splitlines():
-            row, state = json.loads(line)
-            self._last = row
-            found = (row, state) if row <= wanted else found
+            self._last, state, cut, left_out = json.loads(line)
+            if self._last <= wanted:
+                found, self.cut = (self._last, state), pieces.Cut(**cut)
+                self.skipped.merge(left_out)
         return found
 
-    def _note(self, row: int, state: State) -> None:
+    def _note(self, row: int, state: State, left_out: LeftOut) -> None:
         if self.rank or row <= self._last:
             return
         with self.journal.open("a", encoding="utf-8") as file:
-            file.write(json.dumps([row, state]) + "\n")
+            file.write(json.dumps([row, state, asdict(self.cut), left_out]) + "\n")
         self._last = row
 
 

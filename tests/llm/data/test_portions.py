@@ -81,7 +81,7 @@ def test_a_block_of_a_stream_is_encoded_in_portions() -> None:
         return mixture.Stream([rows], [1.0], seed=1, block=10, state=state)
 
     encoder = Encoder()
-    blocks = stream.encoded(opened, encode=encoder.encode, skip=lambda *_: None, size=10)(None)
-    documents, state = next(blocks)
+    blocks = stream.encoded(opened, encode=encoder.encode, skipped=Skipped("stop"), size=10)(None)
+    documents, state, _ = next(blocks)
     assert (len(documents), encoder.given) == (10, [4, 4, 2])
     assert state["block"] == 1

@@ -44,3 +44,14 @@ def test_what_processes_skipped_is_merged(tmp_path: Path, monkeypatch: pytest.Mo
     rows = [json.loads(line) for line in (tmp_path / "skipped.jsonl").read_text().splitlines()]
     assert [row.get("place") for row in rows] == ["a:0", "a:1", "b:0", None]
     assert rows[-1] == {"more": 1}
+
+
+def test_a_place_counts_once_whoever_tells_of_it() -> None:
+    one, two = Skipped("skip"), Skipped("skip")
+    one.add("a:1", "not JSON: x")
+    for place in ("a:1", "a:2"):
+        two.add(place, "not JSON: x")
+    assert one.merge(two.to_json()) == {"counts": {"not JSON": 1}, "listed": [["a:2", "not JSON: x"]]}
+    assert one.merge(two.taken()) == {"counts": {}, "listed": []} == two.to_json()
+    one.add("a:2", "not JSON: x")
+    assert one.counts == {"not JSON": 2}

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from runner.llm.corpus import Corpus
+from runner.llm.data.skipped import Skipped
 from runner.llm.packing import pieces
 from runner.llm.packing.loader import Loader
 from runner.llm.packing.step import Step
@@ -160,7 +161,34 @@ def test_a_document_whose_answer_was_cut_off_is_left_out_and_counted(tmp_path: P
     made = [stored(tmp_path / "a", [5, 30, 16], learned=0.0)]  # the last token alone is learned
     one = loader(made, epochs=1)
     assert sorted(len(piece) for piece in learned(list(one.begin(0)))) == [5, 16]
-    assert (one.cut.unlearned, one.cut.targets, one.cut.targets_lost) == (1, 3, 1)
+    assert (one.cut.unlearned, one.cut.targets, one.cut.targets_lost, one.cut.left_out) == (1, 3, 1, 1)
+    assert one.skipped.counts == {"nothing to learn": 1}
+
+
+def test_a_document_whose_answer_was_cut_off_stops_the_job_with_its_place(tmp_path: Path) -> None:
+    made = [stored(tmp_path / name, lengths, learned=0.0) for name, lengths in (("a", [5]), ("b", []), ("c", [9, 30]))]
+    made.append(made[2].take([1]))
+    with pytest.raises(JobError) as caught:
+        loader(made, epochs=1, skipped=Skipped("stop"))
+    assert caught.value.failure == "DataInvalid"
+    assert str(caught.value) == (
+        "a.jsonl:1: nothing to learn: packing.long: truncate ends it after 16 tokens, before the first that is "
+        "learned; set a longer batch.seq_len, or packing.long: split; mend the row, or leave such rows out with "
+        "data.on_error: skip"
+    )
+    with pytest.raises(JobError, match=r"no token that is learned in what is left of them, first a.jsonl:1; see"):
+        loader(made[3:], epochs=1)
+    for long in ("split", "drop"):  # a spec that asks to drop them is told how many alone
+        assert loader(made, epochs=1, long=long, skipped=Skipped("stop")).cut.longer == 2
+
+
+def test_what_was_cut_is_told_in_words() -> None:
+    cut = pieces.Cut(documents=2000, targets=65, longer=15, targets_lost=50, left_out=15)
+    assert cut.told(longest=64, long="truncate") == (
+        "15 of 2,000 documents are longer than 64 tokens: 50 of 65 targets lost, 15 documents left out "
+        "(packing.long: truncate)"
+    )
+    assert pieces.Cut(documents=2000).told(longest=64, long="drop") is None
 
 
 def test_nothing_to_learn_is_said_before_the_first_step(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import torch
 
 from runner.llm.data import mixture
 from runner.llm.data.sample import Sample, Text
+from runner.llm.data.skipped import Skipped
 from runner.llm.document import Document
 from runner.llm.packing import pieces, stream
 from runner.llm.packing.step import Step
@@ -22,6 +23,7 @@ from runner.schema.errors import JobError
 from tests.llm.packing.made import documents, found, tokens
 
 draw = random.Random(0)
+NONE = Skipped("skip").to_json()
 WHOLE = documents([draw.choice([2, 5, 9, 16, 40]) for _ in range(200)], learned=0.8)
 
 
@@ -35,7 +37,7 @@ class Blocks:
     def __call__(self, state: int | None) -> Iterator[Block]:
         for number in range(state or 0, len(self.whole) // 10):
             self.begun.append(number)
-            yield self.whole[10 * number : 10 * number + 10], number + 1
+            yield self.whole[10 * number : 10 * number + 10], number + 1, NONE
 
 
 def steps(folder: Path, blocks: stream.Blocks, **options: Any) -> StreamSteps:
@@ -105,6 +107,46 @@ def test_a_journal_that_a_kill_cut_in_a_line_or_took_costs_time_alone(tmp_path: 
         assert journal.read_text() == noted
 
 
+class Losing(Blocks):
+    """Each block but every third leaves a sample out; every fifth has nothing else. The documents come round again."""
+
+    def __call__(self, state: int | None) -> Iterator[Block]:
+        for number in itertools.count(state or 0):
+            turn = number % 20
+            broken = Skipped("skip")
+            for place in [f"a:{turn}"] * (turn % 3 > 0):
+                broken.add(place, "not JSON: x")
+            yield self.whole[10 * turn : 10 * turn + 10 * (turn % 5 > 0)], number + 1, broken.to_json()
+
+
+def test_a_run_that_goes_on_knows_what_was_cut_and_left_out_before(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"max_steps": 60}
+    whole = documents([draw.choice([2, 5, 9, 16, 40]) for _ in range(200)], learned=0.1)
+    unbroken = steps(tmp_path, Losing(whole), skipped=Skipped("skip"), **options)
+    every = list(unbroken.begin(0))
+    assert unbroken.cut.documents > 200 and 0 < unbroken.cut.left_out < unbroken.cut.longer
+    counts = dict(unbroken.skipped.counts)
+    assert counts["not JSON"] == 13 and counts["nothing to learn"] == len(unbroken.skipped.listed) - 13 > 5
+    noted = (tmp_path / "blocks.jsonl").read_text()
+    for number in [0, 1, 13, 40, 59]:
+        again = steps(tmp_path, Losing(whole), skipped=Skipped("skip"), **options)
+        again.trial()
+        assert all(map(same, again.begin(number), every[number:]))
+        assert again.cut == unbroken.cut
+        assert again.skipped.to_json() == unbroken.skipped.to_json()
+        assert (tmp_path / "blocks.jsonl").read_text() == noted
+
+
+def test_a_document_whose_truncation_leaves_nothing_stops_a_stream(tmp_path: Path) -> None:
+    lost = documents([5, 16, 30, 7] * 10, learned=0.0)  # the last token alone is learned
+    made = steps(tmp_path, Blocks(lost), skipped=Skipped("stop"))
+    made.trial()
+    with pytest.raises(JobError, match=r"^a.jsonl:2: nothing to learn: packing.long: truncate ends it after 16 tokens"):
+        next(made.begin(0))
+    for long in ("split", "drop"):
+        assert next(steps(tmp_path, Blocks(lost), skipped=Skipped("stop"), long=long).begin(0)).targets > 0
+
+
 def test_at_most_one_block_is_made_ahead(tmp_path: Path) -> None:
     blocks = Blocks()
     begun = steps(tmp_path, blocks).begin(0)
@@ -123,7 +165,7 @@ def test_an_end_before_the_last_step_is_an_error(tmp_path: Path) -> None:
 def test_a_stream_without_anything_to_learn_ends_with_words(tmp_path: Path) -> None:
     def empty(state: int | None) -> Iterator[Block]:
         for number in itertools.count(state or 0):
-            yield documents([1]) if number == 0 else [], number + 1
+            yield documents([1]) if number == 0 else [], number + 1, NONE
 
     with pytest.raises(JobError, match="nothing to learn in 10 blocks of documents one after the other"):
         list(steps(tmp_path, empty).begin(0))
@@ -133,7 +175,7 @@ def test_a_stream_without_anything_to_learn_ends_with_words(tmp_path: Path) -> N
 
 def test_an_error_of_whoever_makes_documents_arrives(tmp_path: Path) -> None:
     def broken(state: int | None) -> Iterator[Block]:
-        yield WHOLE[:10], 1
+        yield WHOLE[:10], 1, NONE
         raise JobError("a.jsonl:11: no JSON", failure="DataInvalid")
 
     with pytest.raises(JobError, match="no JSON"):
@@ -155,11 +197,11 @@ def test_samples_of_a_mixture_become_blocks_and_broken_ones_are_told(tmp_path: P
             made.append((one.place, "no good") if broken else documents([len(one.text)], first=len(one.text))[0])
         return made
 
-    skipped: list[tuple[str, str]] = []
-    blocks = stream.encoded(opened, encode=encode, skip=lambda *told: skipped.append(told), size=12)
-    options: dict[str, Any] = {"seq_len": 32, "max_steps": 12}
+    blocks = stream.encoded(opened, encode=encode, skipped=Skipped("skip"), size=12)
+    skipped = Skipped("skip")
+    options: dict[str, Any] = {"seq_len": 32, "max_steps": 12, "skipped": skipped}
     whole = list(steps(tmp_path, blocks, **options).begin(0))
-    assert skipped[:1] == [("a:3", "no good")]
+    assert skipped.to_json() == {"counts": {"no good": 1}, "listed": [["a:3", "no good"]]}
     assert all(map(same, list(steps(tmp_path, blocks, **options).begin(9)), whole[9:]))
 
 
