@@ -361,6 +361,7 @@ class LlmTrain(Job):
         if self.data.streaming and self.train.max_steps is None:
             raise PydanticCustomError("stream", "a stream has no known end: give train.max_steps, not epochs")
         self._one_gpu_each()
+        self._lora_kernel()
         self._measured()
         return self
 
@@ -388,6 +389,31 @@ class LlmTrain(Job):
                 "each training process takes one whole GPU: for n GPUs set compute.gpus to 1 and compute.workers to n",
             )
 
+    def _lora_kernel(self) -> None:
+        if self.optimize.quantised_lora != "required":
+            return
+        if self.adapter.type == "none":
+            raise PydanticCustomError(
+                "quantised_lora",
+                "optimize.quantised_lora is for an adapter's layers: set adapter.type to lora, or quantised_lora to "
+                "preferred",
+            )
+        if self.distribution.strategy == "zero3":
+            raise PydanticCustomError(
+                "quantised_lora",
+                "under distribution.strategy zero3 an adapter's layers run by PEFT's own forward, so "
+                "optimize.quantised_lora cannot be required: set strategy to fsdp2, or quantised_lora to preferred",
+            )
+
+    def lacks(self, path: str) -> str | None:
+        """That it makes an adapter, not a model, or the other way round."""
+        first, trains_all = path.partition("/")[0], self.adapter.type == "none"
+        if first == "model" and not trains_all:
+            return "it makes an adapter, which is no model by itself; give the model that it is trained beside"
+        if first == "adapter" and trains_all:
+            return "it trains all weights and makes a model; leave '#adapter' out"
+        return None
+
     def unfit(self, facts: Mapping[str, Any]) -> str | None:
         """That it has no head, or weights that are quantised already and should all be trained."""
         if not facts["head"]:
@@ -404,7 +430,7 @@ class LlmTrain(Job):
             "rank": None if self.adapter.type == "none" else self.adapter.r,
             "precision": self.precision,
             "quantize": self.quantize,
-            "whole": bool(self.tokens.add),
+            "whole": bool(self.tokens.add or self.adapter.modules_to_save),
             "checkpointing": self.optimize.checkpointing,
             "chunked": self.optimize.loss_chunking != "off",
             "optimizer": self.train.optimizer,

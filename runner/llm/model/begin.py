@@ -36,6 +36,9 @@ def prepare(folder: Path, *, say: Callable[[str], None] = lambda _: None, **wish
     had or does not fit into memory, before weights are read.
     """
     wish = Wish(**wishes)
+    if (positions := wish.facts["max_positions"]) < wish.seq_len:
+        what = f"the model has {positions:,} positions, fewer than the {wish.seq_len:,} tokens of batch.seq_len"
+        say(f"{what}: what becomes of a document that is longer packing.long decides")
     settled = memory.settle(wish.shape, memory=memory.available(wish.device, limit=wish.memory_bytes))
     model, growth = _loaded(folder, wish)
     if growth.added or growth.resized:
@@ -61,6 +64,7 @@ def prepare(folder: Path, *, say: Callable[[str], None] = lambda _: None, **wish
         adapter=adapter,
         base=wish.base,
         grown=growth.resized,
+        facts=wish.facts,
         config=plain,
         parameters=sum(one.numel() for one in model.parameters()) + flops.packed_parameters(model),
         trainable=trainable,
@@ -73,35 +77,41 @@ def prepare(folder: Path, *, say: Callable[[str], None] = lambda _: None, **wish
     )
 
 
-def probe(prepared: Prepared, batch: Mapping[str, Any]) -> Prepared:
+def probe(prepared: Prepared, batch: Mapping[str, Any], *, patches: bool = True) -> Prepared:
     """Hold every patch against fp64 on a few short documents of ``batch``, and packed documents to themselves.
 
-    ``batch`` is the same in every process of a team, all of which call this. A patch that is preferred and not right
-    is taken out; where documents of a packed row see each other and packing is preferred, the result is not ``packed``.
-    Raises JobError: Infeasible for what is required and not right, NaN where the loss is no number or no gradient
-    comes back.
+    Without ``patches`` the documents alone. ``batch`` is the same in every process of a team, all of which call this. A
+    patch that is preferred and not right is taken out; where documents of a packed row see each other and packing is
+    preferred, the result is not ``packed``. Raises JobError: Infeasible for what is required and not right, NaN where
+    the loss is no number or no gradient comes back.
     """
-    model = prepared.model
-    few = probing.small(batch, model.device)
-    devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), autocast(prepared):
-        try:
-            found = kernels.probe(model, prepared.applied, _fair(prepared, few))
-        except PatchError as error:
-            raise _unfit(error) from error
-        why = _contamination(prepared, few) if prepared.packed else None
+    device = prepared.model.device
+    few = probing.small(batch, device)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), autocast(prepared):
+        if patches:
+            prepared = _of_patches(prepared, few)
+        return _apart(prepared, few) if prepared.packed else prepared
+
+
+def _of_patches(prepared: Prepared, few: Mapping[str, Any]) -> Prepared:
+    try:
+        found = kernels.probe(prepared.model, prepared.applied, _fair(prepared, few))
+    except PatchError as error:
+        raise _unfit(error) from error
     _agree(prepared)
     losses = f"loss {found.loss:.4f} without patches, {found.patched_loss:.4f} with them"
     said = f"on {few['input_ids'].numel()} tokens: {losses}, norm of the gradient {found.gradient_norm:.3g}"
-    lines = (*prepared.lines, LedgerLine(what="probe", applied=True, why=said))
-    if not prepared.packed:
-        return replace(prepared, lines=lines)
-    seen = ranks.of_all(why)
+    return replace(prepared, lines=(*prepared.lines, LedgerLine(what="probe", applied=True, why=said)))
+
+
+def _apart(prepared: Prepared, few: Mapping[str, Any]) -> Prepared:
+    """Documents of a packed row, which must not see each other in any process."""
+    seen = ranks.of_all(_contamination(prepared, few))
     if why := next((one for one in seen if one is not None), None):
-        return replace(prepared, lines=lines, packed=False, packing_why=f"documents are padded instead: {why}")
+        return replace(prepared, packed=False, packing_why=f"documents are padded instead: {why}")
     documents = len(few["cu_seq_lens_q"]) - 1
     right = f"the gradient of each of {documents} documents by the tokens of the others is exactly 0"
-    return replace(prepared, lines=lines, packing_why=right if documents > 1 else prepared.packing_why)
+    return replace(prepared, packing_why=right if documents > 1 else prepared.packing_why)
 
 
 def _fair(prepared: Prepared, few: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -113,7 +123,7 @@ def _fair(prepared: Prepared, few: Mapping[str, Any]) -> Mapping[str, Any]:
         return few
     try:
         with prepared.applied.suspended():
-            kernels.contamination(prepared.model, few)
+            kernels.contamination(prepared.model, few, documents=probing.PIECES)
     except PatchError:
         return probing.first(few)
     return few
@@ -218,7 +228,7 @@ def _unfit(error: PatchError) -> JobError:
 def _contamination(prepared: Prepared, few: Mapping[str, Any]) -> str | None:
     """That documents see each other, in words. Raises JobError where packing is required."""
     try:
-        kernels.contamination(prepared.model, few)
+        kernels.contamination(prepared.model, few, documents=probing.PIECES)
     except PatchError as error:
         if prepared.packing == "required":
             raise patches.refused(error) from error

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from runner import ranks
 from runner.context import LedgerLine
 from runner.kernels.checkpointing import Checkpointed
 from runner.kernels.ledger import Wanted
 from runner.kernels.patching import Applied
+from runner.llm.packing import form, pieces
 from runner.precision import Precision
+from runner.registry.forecast import max_documents
 from runner.registry.strategy import Choice
 
 
@@ -48,6 +51,7 @@ class Prepared:
     adapter: Adapter | None
     base: Base | None  # None: from random weights
     grown: bool  # whether the vocabulary has more rows than the base
+    facts: Mapping[str, Any]  # what the registry says of it
     config: Any  # of the model, as a plain transformers would save it
     parameters: int
     trainable: int
@@ -64,6 +68,29 @@ class Prepared:
         own = config.eos_token_id
         ends = {*(own if isinstance(own, list) else [own]), token} - {None}
         config.eos_token_id = sorted(ends) if len(ends) > 1 else next(iter(ends), None)
+
+    def layout(self, *, seq_len: int, rows: int, accumulate: int, long: pieces.Long) -> dict[str, Any]:
+        """What a row and a step of this process hold: fields of ``Loader`` and ``StreamSteps``."""
+        pad = self.tokenizer.pad_token_id
+        return {
+            "packed": self.packed,
+            "seq_len": seq_len,
+            "rows": rows,
+            "accumulate": accumulate,
+            "pad_id": 0 if pad is None else pad,  # whatever it is: it is masked, and never learned
+            "long": long,
+            "most_documents": max(1, max_documents(self.facts, seq_len * rows)),
+            "rank": ranks.rank(),
+            "size": ranks.size(),
+            "hidden": self.facts["hidden"],
+            "position_axes": form.position_axes(self.model.config),
+            "positions": self.facts["max_positions"],
+        }
+
+    def identity(self, *, strategy: str) -> dict[str, Any]:
+        """What decides the weights and was found here: checkpoints of anything else are not gone on with."""
+        device = self.model.device.type
+        return {"precision": self.precision.name, "device": device, "strategy": strategy, "packed": self.packed}
 
     @property
     def ledger(self) -> list[LedgerLine]:
