@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
-from runner.llm.data.sample import Sample
+from runner.llm.data.sample import Chat, Sample
 from runner.llm.document import Document
 from runner.llm.text.tokens import Encoder, Refusal
 
@@ -39,6 +39,7 @@ class Shown:
     tokens: tuple[Token, ...] = ()  # the first ``MOST``
     count: int = 0  # tokens
     learned: int = 0  # tokens
+    special: tuple[str, ...] = ()  # tokens in what people wrote, see ``Special``
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,10 +82,14 @@ def shown(
     samples: Iterable[Sample], encoder: Encoder, tokenizer: PreTrainedTokenizerBase, *, most: int
 ) -> tuple[Shown, ...]:
     """The documents of the first ``most`` of ``samples``."""
-    return tuple(_shown(one, tokenizer) for one in encoder.encode(list(islice(samples, most))))
+    first = list(islice(samples, most))
+    special = {one.place: tuple(encoder.special.within(one)) for one in first if isinstance(one, Chat)}
+    return tuple(_shown(one, tokenizer, special) for one in encoder.encode(first))
 
 
-def _shown(one: Document | Refusal, tokenizer: PreTrainedTokenizerBase) -> Shown:
+def _shown(
+    one: Document | Refusal, tokenizer: PreTrainedTokenizerBase, special: Mapping[str, tuple[str, ...]]
+) -> Shown:
     if not isinstance(one, Document):
         return Shown(place=one[0], reason=one[1])
     return Shown(
@@ -92,6 +97,7 @@ def _shown(one: Document | Refusal, tokenizer: PreTrainedTokenizerBase) -> Shown
         tokens=tuple(_tokens(one.ids[:MOST].tolist(), one.learned[:MOST].tolist(), tokenizer)),
         count=len(one.ids),
         learned=int(one.learned.sum()),
+        special=special.get(one.place, ()),
     )
 
 
@@ -123,7 +129,9 @@ def _document(document: Shown, seq_len: int, *, colour: bool) -> list[str]:
     left = document.count - sum(len(token.ids) for token in document.tokens)
     tail = [f"... and {left:,} more tokens"] if left else []
     body = _coloured(document.tokens) if colour else _plain(document.tokens)
-    return [head, *(body[:-1] if body[-1:] == [""] else body), *tail]
+    names = ", ".join(map(repr, document.special))
+    note = [f"special tokens in what people wrote count as real ones: {names}"] if names else []
+    return [head, *note, *(body[:-1] if body[-1:] == [""] else body), *tail]
 
 
 def _plain(tokens: Sequence[Token]) -> list[str]:

@@ -14,6 +14,7 @@ from runner.llm.data.sample import BrokenSampleError, Chat, Completion, Sample
 from runner.llm.document import Document
 from runner.llm.text.heard import Heard
 from runner.llm.text.render import Rendered, Span
+from runner.llm.text.special import Special
 from runner.llm.text.template import Template
 from runner.schema.errors import JobError
 
@@ -56,6 +57,7 @@ class Encoder:
         self._template = template
         self._responses = loss_on == "responses"
         self._heard = Heard()
+        self.special = Special(tokenizer)  # of the conversations up to now
         self.split = 0  # conversations that made several documents
 
     def encode(self, samples: Sequence[Sample]) -> list[Document | Refusal]:
@@ -119,7 +121,9 @@ class Encoder:
         if self._template is None:
             raise BrokenSampleError("no chat template: a conversation needs one; set data.template to a file with one")
         self._heard.check(self._template, sample.messages, sample.tools)
-        return self._template.write(sample.messages, sample.tools, replies=self._responses)
+        written = self._template.write(sample.messages, sample.tools, replies=self._responses)
+        self.special.note(sample)
+        return written
 
     def _documents(self, pieces: list[_Piece]) -> list[Document | Refusal]:
         made: dict[int, Document | Refusal] = {}
