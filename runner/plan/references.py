@@ -19,15 +19,16 @@ MODEL = "model"  # where kinds that make a model put it
 VARIANTS = "variants"  # where asr-quantize puts its forms of one: `#int8-dynamic` is short for `#variants/int8-dynamic`
 
 
-def in_plan(reference: Reference, *, field: str, step: Step, store: Store) -> Input:
-    """Pin a reference to a step of the same plan. Raises PlanError."""
+def in_plan(reference: Reference, *, field: str, step: Step, store: Store, model: bool = False) -> Input:
+    """Pin a reference to a step of the same plan; ``model``: it stands for one. Raises PlanError."""
     if step.action == "reuse" and step.reuse is not None and "@" in step.reuse:
         name, _, version = step.reuse.partition("@")
         manifest = store.get(name, version)
         assert manifest is not None, f"{step.reuse} was found a moment ago"
         return _found(reference, field, manifest, store)
-    if reference.path and (reason := job_class(step.kind).model_validate(step.spec).lacks(reference.path)):
-        raise PlanError(f"{step.name!r} will have no {reference.path!r}: {reason}")
+    inner = reference.path or (MODEL if model else None)
+    if inner and (reason := job_class(step.kind).model_validate(step.spec).lacks(inner)):
+        raise PlanError(f"{step.name!r} will have no {inner!r}: {reason}")
     return Input(field=field, ref=str(reference), digest=_digest(step.fingerprint, reference))
 
 

@@ -105,7 +105,8 @@ class Source:
         """The artifact that a field refers to: of this plan, else of the store."""
         step = steps.get(found.name) if found.version is None else None
         if step is not None:
-            target = references.in_plan(found, field=field.input, step=step, store=store)
+            is_model = field.mark is Mark.MODEL
+            target = references.in_plan(found, field=field.input, step=step, store=store, model=is_model)
         else:
             target = references.in_store(found, field=field.input, store=store, known=known)
         if field.mark is not Mark.MANIFEST or target.path is None:

@@ -25,25 +25,30 @@ def house(tmp_path: Path) -> House:
     return made
 
 
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model."""
+    return tiny_llm.save(tiny_llm.model("llama"), tmp_path_factory.mktemp("llama") / "saved")
+
+
 def publish(house: House, name: str, files: Mapping[str, bytes]) -> None:
     """Publish ``files``, by their paths in an artifact, as what a run called ``name`` made."""
     (step,) = house.plan(house.spec(name=name)).steps
     house.publish(step, files=files)
 
 
-def training(model: str) -> dict[str, Any]:
+def training(model: str, **fields: Any) -> dict[str, Any]:
     sizes = {"data": {"train": "chat.jsonl"}, "train": {"max_steps": 1}}
-    return {"kind": "llm-train", "name": "chat", "model": model, "method": "sft", **sizes}
+    return {"kind": "llm-train", "name": "chat", "model": model, "method": "sft", **sizes} | fields
 
 
 def step(house: House, model: str) -> Step:
-    (made,) = house.plan(training(model) | {"compute": {"memory_gb": 1}}).steps
+    (made,) = house.plan(training(model, compute={"memory_gb": 1})).steps
     return made
 
 
-def test_a_model_is_found_in_what_another_run_made(house: House, tmp_path: Path) -> None:
-    folder = tiny_llm.save(tiny_llm.model("llama"), tmp_path / "saved")
-    publish(house, "base", {f"model/{file.name}": file.read_bytes() for file in folder.iterdir()})
+def test_a_model_is_found_in_what_another_run_made(house: House, llama: Path) -> None:
+    publish(house, "base", {f"model/{file.name}": file.read_bytes() for file in llama.iterdir()})
     for reference in ("artifact:base", "artifact:base#model", "artifact:base@v1"):
         found = step(house, reference)
         (model,) = (entry for entry in found.inputs if entry.field == "model")
@@ -59,3 +64,22 @@ def test_an_adapter_is_no_model(house: House, model: str) -> None:
     told = r"is an adapter, which is no model by itself; give the model that it was trained beside \(its adapter_config"
     with pytest.raises(PlanError, match=told):
         step(house, model)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "reference", "told"),
+    [
+        ("lora", "artifact:first", "'first' will have no 'model': it makes an adapter, which is no model by itself"),
+        ("lora", "artifact:first#model", "'first' will have no 'model': it makes an adapter, which is no model"),
+        ("none", "artifact:first#adapter", "'first' will have no 'adapter': it trains all weights and makes a model"),
+    ],
+)
+def test_a_plan_knows_what_its_own_runs_make(
+    house: House, llama: Path, adapter: str, reference: str, told: str
+) -> None:
+    first = training(str(llama), name="first", adapter={"type": adapter})
+    with pytest.raises(PlanError, match=rf"set\.yaml:\d+:\d+: model\.id: {told}"):
+        house.plan(first, training(reference, name="second"))
+    good = "artifact:first" if adapter == "none" else str(llama)
+    made, _ = house.plan(first, training(good, name="second")).steps
+    assert (made.name, made.action) == ("first", "create")
