@@ -15,7 +15,6 @@ from runner.asr.pieces import Source
 from runner.asr.training import corpus, evaluation, outcome, session, spelling
 from runner.asr.training.corpus import Corpus
 from runner.asr.training.evaluation import Examiner, Judged
-from runner.asr.training.loop import Tell
 from runner.asr.training.network import RATE, Architecture, Dropouts
 from runner.asr.training.recipe import Augmentation, Lora, Masks, Rate, Recipe
 from runner.asr.training.session import Learner
@@ -28,6 +27,7 @@ from runner.schema.fields import every
 from runner.schema.jobs.asr_finetune import AsrFinetune
 from runner.schema.marks import RESULT
 from runner.schema.reference import is_reference
+from runner.tell import Tell
 
 Fields = dict[str, Any]
 BEFORE = "before.json"

@@ -31,7 +31,6 @@ from runner.llm.training import journal, samples, session
 from runner.llm.training.evaluate import Examiner
 from runner.llm.training.recipe import Rate, Recipe
 from runner.llm.training.session import Done
-from runner.llm.training.tell import Tell
 from runner.precision import Precision
 from runner.registry.family import Resolved
 from runner.registry.resolve import resolve
@@ -39,6 +38,7 @@ from runner.registry.strategy import stage_of
 from runner.schema.errors import JobError
 from runner.schema.jobs.llm_train import LlmTrain
 from runner.schema.reference import is_reference
+from runner.tell import Tell
 
 RATES = {"adapter": 2e-4, "model": 2e-5, "architecture": 1e-3}  # what trains well, by what is trained
 GB = 10**9

@@ -34,10 +34,10 @@ def ours(link: Connection, freeze: bool) -> None:
     from runner.asr import recordings
     from runner.asr.pieces import Source
     from runner.asr.training import corpus, session
-    from runner.asr.training.loop import Tell
     from runner.asr.training.network import Dropouts
     from runner.asr.training.recipe import Augmentation, Masks, Rate, Recipe
     from runner.checkpoints import Checkpoints
+    from runner.tell import Tell
 
     clips = list(recordings.from_manifest(TABLE, name=None, root=None, folder=TABLE.parent, unpacked=TABLE.parent))
     data = corpus.read(

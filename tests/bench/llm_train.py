@@ -57,9 +57,9 @@ def ours(link: Connection, folder: str, trains: str, shape: Shape) -> None:
     from runner.llm.packing.loader import Loader
     from runner.llm.training import session
     from runner.llm.training.recipe import Rate, Recipe
-    from runner.llm.training.tell import Tell
     from runner.precision import Precision
     from runner.registry.resolve import resolve
+    from runner.tell import Tell
 
     documents, kept = _data(shape)
     found = resolve(folder, folder=Path(folder))

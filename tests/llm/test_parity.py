@@ -23,7 +23,7 @@ from runner.llm.model.prepared import Adapter
 from runner.llm.packing.loader import Loader
 from runner.llm.training import journal, session
 from runner.llm.training.recipe import Rate, Recipe
-from runner.llm.training.tell import Tell
+from runner.tell import Tell
 from tests.llm.model import made
 
 FAMILIES = ("llama", "qwen3", "gemma2", "qwen3-moe")

@@ -40,22 +40,13 @@ from runner.asr.training.recipe import Recipe
 from runner.asr.training.spelling import Spelling
 from runner.checkpoints import Checkpoints
 from runner.schema.errors import JobError
+from runner.tell import Tell
 
 WEIGHTS = "weights.safetensors"
 RANDOM = "rng_state*.pth"  # one for each process that wrote a checkpoint
 STATE = "trainer_state.json"
 # of fp16 gradients in a row: the scaler skips such a step and halves its scale, which is 1 after 16 (from 65,536)
 OVERFLOWS = 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tell:
-    """How a run is heard of, and asked to end."""
-
-    progress: Callable[[int, int, str], None]
-    log: Callable[[str], None]
-    metric: Callable[[str, float], None]
-    check: Callable[[], None]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,11 +20,12 @@ from runner.asr.training.convolutions import features_last
 from runner.asr.training.corpus import Corpus
 from runner.asr.training.dataset import Heard, Turns
 from runner.asr.training.evaluation import Examiner
-from runner.asr.training.loop import Run, Tell
+from runner.asr.training.loop import Run
 from runner.asr.training.network import Architecture, Dropouts
 from runner.asr.training.recipe import Lora, Masks, Recipe
 from runner.asr.training.spelling import Spelling
 from runner.checkpoints import Checkpoints
+from runner.tell import Tell
 
 READERS = 8  # processes that read audio for a GPU
 

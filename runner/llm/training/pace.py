@@ -8,7 +8,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from runner.llm.training.recipe import Recipe
-from runner.llm.training.tell import Tell
+from runner.tell import Tell
 
 Row = Mapping[str, Any]
 LOSS = "validation_loss"

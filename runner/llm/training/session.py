@@ -22,8 +22,8 @@ from runner.llm.training.meter import Meter
 from runner.llm.training.pace import Pace
 from runner.llm.training.recipe import Recipe
 from runner.llm.training.stops import Stops
-from runner.llm.training.tell import Tell
 from runner.llm.training.watch import Watch
+from runner.tell import Tell
 
 STATE = "trainer_state.json"
 RANDOM = "rng_state*.pth"  # one for each process that wrote a checkpoint

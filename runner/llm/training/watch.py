@@ -12,7 +12,7 @@ from runner.llm.training.meter import Meter
 from runner.llm.training.pace import LOSS
 from runner.llm.training.samples import SAMPLES
 from runner.llm.training.stops import Stops
-from runner.llm.training.tell import Tell
+from runner.tell import Tell
 
 Row = dict[str, Any]
 SHOWN = 80  # characters of an answer in the log; all are in the history

@@ -10,11 +10,12 @@ from typing import Any
 from runner.asr import recordings
 from runner.asr.training import corpus, session, spelling
 from runner.asr.training.corpus import Corpus
-from runner.asr.training.loop import Run, Tell
+from runner.asr.training.loop import Run
 from runner.asr.training.network import Architecture, Dropouts
 from runner.asr.training.recipe import Augmentation, Lora, Masks, Rate, Recipe
 from runner.asr.training.session import Learner
 from runner.checkpoints import Checkpoints
+from runner.tell import Tell
 from tests.asr.training import tones
 
 ARCHITECTURE = Architecture(

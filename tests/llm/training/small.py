@@ -16,7 +16,7 @@ from runner.llm.packing.step import Batch, Step
 from runner.llm.training import session
 from runner.llm.training.recipe import Rate, Recipe
 from runner.llm.training.session import Done
-from runner.llm.training.tell import Tell
+from runner.tell import Tell
 from tests.registry import tiny_llm
 
 VOCABULARY = 40

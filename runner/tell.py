@@ -1,4 +1,4 @@
-"""How a run is heard of, and asked to end."""
+"""How a training run is heard of, and asked to end."""
 
 from __future__ import annotations
 
