@@ -58,8 +58,7 @@ def talks(count: int, *, vocabulary: int, seed: int = 0, longest: int = LONGEST)
 
 def llama(folder: Path, *, hidden: int, layers: int, vocabulary: int, positions: int = LONGEST) -> Path:
     """A seeded Llama with tied embeddings and a tokenizer of that many words, saved."""
-    from tokenizers import Tokenizer, models
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -68,13 +67,20 @@ def llama(folder: Path, *, hidden: int, layers: int, vocabulary: int, positions:
         tie_word_embeddings=True, pad_token_id=0, bos_token_id=1, eos_token_id=2,
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer(vocabulary).save_pretrained(folder)
+    return folder
+
+
+def tokenizer(vocabulary: int) -> Any:
+    """One token a word: w3 is 3; the first three are special."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
     words = {"<pad>": 0, "<s>": 1, "</s>": 2} | {f"w{one}": one for one in range(SPECIAL, vocabulary)}
-    made = PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="<pad>")),
         pad_token="<pad>", bos_token="<s>", eos_token="</s>",
     )  # fmt: skip
-    made.save_pretrained(folder)
-    return folder
 
 
 def by_steps(train: Callable[[Callable[[Step], None]], None], *, threads: int) -> Iterator[Step]:

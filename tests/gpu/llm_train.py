@@ -5,83 +5,67 @@
 Seeded weights are made on the device, LoRA (r 16, all linear layers) trains on them in bf16 and on nf4, with activation
 checkpointing, on steps of 32,768 tokens of documents of 1k, 8k and 32k, half of each learned. Ours gets them packed in
 one row, the others as a batch without padding, which is their best. Forward, backward, clipping and fused AdamW are
-timed; the median of the steps after the first counts, whose loss and gradient norm are told. Each contender is in a
-process of its own, so that none loses by another's memory or patches. After `--minutes` no other one begins.
+timed; the median of the steps after the first counts, whose loss and gradient norm are told.
 
-Rows go to `<out>/llm_train-<device>.jsonl`: one a contender, precision and length; what could not be had or ran out of
-memory is a row with `error`. Unsloth gets the same weights through a folder on the disk, since it loads them itself.
+How long a document may be is tried with ours and plain: one step on one of 32k, 64k, 128k ... tokens until the memory
+or the time is over. A row says the `longest`, how it `ended`, and what was `too_long` for the memory.
+
+Each part of a contender is in a process of its own, so that none loses by another's memory or patches; ours and plain
+come first. What no longer fits into `--minutes`, by what came before, is not begun. Rows go to
+`<out>/llm_train-<device>.jsonl`; what could not be had, ran out of memory or of time is a row with `error`. Unsloth
+gets the same weights through a folder on the disk, since it loads them itself.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import multiprocessing
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from runner.kernels.bench.harness import machine
-from runner.kernels.checkpointing import checkpointed
-from runner.kernels.lora import registered
-from runner.kernels.patching import FORWARDS, apply
-from runner.kernels.quantised import quantise_linears
+from tests.gpu.llm_shapes import LLAMA_8B, MAKE, TINY, Row
 
-LLAMA_8B = {
-    "vocab_size": 128256, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
-    "num_attention_heads": 32, "num_key_value_heads": 8, "max_position_embeddings": 131072, "rms_norm_eps": 1e-5,
-    "rope_parameters": {"rope_type": "default", "rope_theta": 500000.0},
-}  # fmt: skip
-TINY = LLAMA_8B | {
-    "vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-}  # fmt: skip
-LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 LENGTHS = (1024, 8192, 32768)
 TOKENS = 32768  # of a step
 STEPS = 4  # the first warms up
-CONTENDERS = ("ours", "plain", "liger", "unsloth")
-PRECISIONS = ("bf16", "nf4")
-Row = dict[str, Any]
+LONGEST = (32768, 2**20)  # tokens of the document that is tried first, and of the last
+LONGEST_S = 150.0  # for them: 32k, 64k and 128k take 8, 25 and 83 s at 350 TFLOP/s
+START_S = 20.0  # to import, make the weights and compile
+LEAST_S = 10.0  # of a length before anything is known
+JOBS = (
+    ("ours", "bf16", "lengths"), ("plain", "bf16", "lengths"), ("ours", "nf4", "lengths"), ("plain", "nf4", "lengths"),
+    ("ours", "bf16", "longest"), ("plain", "bf16", "longest"), ("liger", "bf16", "lengths"),
+    ("unsloth", "bf16", "lengths"), ("liger", "nf4", "lengths"), ("unsloth", "nf4", "lengths"),
+    ("ours", "nf4", "longest"), ("plain", "nf4", "longest"),
+)  # fmt: skip
 
 
 def main() -> None:
-    """Each contender in turn; rows as they come."""
+    """Each job in turn; rows as they come."""
     args = _arguments()
     began = time.monotonic()
+    ends = began + 60 * args.minutes
     device = "cuda" if torch.cuda.is_available() else "cpu"
     identity = machine.identity(machine.ceilings() if device == "cuda" else None)
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / f"llm_train-{machine.slug(identity['device'])}.jsonl"
-    context = multiprocessing.get_context("spawn")
-    for precision in PRECISIONS:
-        for contender in args.contenders:
-            left = 60 * args.minutes - (time.monotonic() - began)
-            what = {"contender": contender, "precision": precision}
-            if left <= 0:
-                rows = [what | {"error": f"not begun: {args.minutes} minutes were over"}]
-            else:
-                mine, theirs = context.Pipe()
-                size = {"tiny": args.tiny, "device": device}
-                process = context.Process(target=_in_a_process, args=(theirs, contender, precision, size))
-                process.start()
-                theirs.close()
-                rows = list(_heard(mine, left=left, what=what))
-                process.kill()
-                process.join()
-            with path.open("a", encoding="utf-8") as out:
-                for row in rows:
-                    out.write(json.dumps(row | identity) + "\n")
-                    print(shown(row), flush=True)
+    for contender, precision, part in JOBS:
+        if contender not in args.contenders or part not in args.parts:
+            continue
+        what = {"contender": contender, "precision": precision, "part": part}
+        with path.open("a", encoding="utf-8") as out:
+            for row in _rows(what, ends=ends, size={"tiny": args.tiny, "device": device}):
+                out.write(json.dumps(row | identity) + "\n")
+                print(shown(row), flush=True)
     print(f"{time.monotonic() - began:.0f} s; rows are in {path}")
 
 
@@ -89,14 +73,36 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("artifacts/bench"), help="folder for the rows")
     parser.add_argument("--minutes", type=float, default=8.0)
-    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument("--contenders", nargs="+", choices=list(MAKE), default=list(MAKE))
+    parser.add_argument("--parts", nargs="+", choices=["lengths", "longest"], default=["lengths", "longest"])
     parser.add_argument("--tiny", action="store_true", help="a tiny model and short documents: to see that it runs")
     return parser.parse_args()
 
 
-def _heard(link: Any, *, left: float, what: Row) -> Iterator[Row]:
-    """Rows of a contender until it has no more, or its time is over."""
-    ends = time.monotonic() + left
+def _rows(what: Row, *, ends: float, size: Row) -> Iterator[Row]:
+    """Of one job, in a process of its own that does not live longer than ``ends``."""
+    if late := _no_time(START_S + LEAST_S, ends):
+        yield what | {"error": late}
+        return
+    context = multiprocessing.get_context("spawn")
+    mine, theirs = context.Pipe()
+    process = context.Process(target=_in_a_process, args=(theirs, what, ends, size))
+    process.start()
+    theirs.close()
+    yield from _heard(mine, ends=ends, what=what)
+    process.kill()
+    process.join()
+
+
+def _no_time(needed: float, ends: float) -> str | None:
+    left = ends - time.monotonic()
+    return (
+        None if left >= needed else f"not begun: about {needed:.0f} s are needed, and {max(left, 0.0):.0f} s are left"
+    )
+
+
+def _heard(link: Any, *, ends: float, what: Row) -> Iterator[Row]:
+    """Rows of a job until it has no more, or its time is over."""
     while True:
         try:
             if not link.poll(max(0.0, ends - time.monotonic())):
@@ -111,34 +117,68 @@ def _heard(link: Any, *, left: float, what: Row) -> Iterator[Row]:
         yield row
 
 
-def _in_a_process(link: Any, contender: str, precision: str, size: Row) -> None:
-    for row in rows_of(contender, precision, tiny=size["tiny"], device=size["device"]):
+def _in_a_process(link: Any, what: Row, ends: float, size: Row) -> None:
+    for row in rows_of(**what, ends=ends, **size):
         link.send(row)
     link.send(None)
 
 
-def rows_of(contender: str, precision: str, *, tiny: bool, device: str) -> Iterator[Row]:
-    """One contender at every length."""
-    what = {"contender": contender, "precision": precision}
-    lengths, tokens = ((16, 64), 128) if tiny else (LENGTHS, TOKENS)
-    shape = TINY if tiny else LLAMA_8B
+def rows_of(
+    contender: str, precision: str, *, part: str = "lengths", tiny: bool, device: str, ends: float = math.inf
+) -> Iterator[Row]:
+    """One part of one contender; ``ends`` is a time of `time.monotonic`."""
+    what: Row = {"contender": contender, "precision": precision, "part": part}
+    shape: Row = TINY if tiny else LLAMA_8B
     try:
         model, notes = MAKE[contender](shape, precision, device)
     except Exception as error:  # what a peer cannot do is a row, whatever its reason
         yield what | {"error": f"{type(error).__name__}: {error}"[:500]}
         return
     model.train()
-    for length in lengths:
-        row = what | {"length": length, "documents": tokens // length, "tokens": tokens, "notes": notes}
-        batch = documents(length, tokens // length, words=shape["vocab_size"], packed=contender == "ours")
+    what |= {"notes": notes}
+
+    def step(length: int, count: int, steps: int) -> Row | None:
+        """None: out of memory."""
+        batch = documents(length, count, words=shape["vocab_size"], packed=contender == "ours")
         fields = {name: one.to(device) if isinstance(one, Tensor) else one for name, one in batch.items()}
         try:
-            yield row | timed(model, fields, device=device, tokens=tokens)
+            return timed(model, fields, device=device, steps=steps)
         except torch.OutOfMemoryError:
             for one in model.parameters():
                 one.grad = None
-            torch.cuda.empty_cache()
-            yield row | {"error": "out of memory"}
+        return None
+
+    if part == "longest":
+        first, last = (64, 128) if tiny else LONGEST
+        yield what | longest(step, first=first, last=last, ends=min(ends, time.monotonic() + LONGEST_S))
+        return
+    lengths, tokens = ((16, 64), 128) if tiny else (LENGTHS, TOKENS)
+    needed = LEAST_S
+    for length in lengths:
+        row = what | {"length": length, "documents": tokens // length, "tokens": tokens}
+        if late := _no_time(needed, ends):
+            yield row | {"error": late}
+            continue
+        began = time.monotonic()
+        yield row | (step(length, tokens // length, STEPS) or {"error": "out of memory"})
+        needed = time.monotonic() - began  # the next has more attention, this one compiled
+
+
+def longest(step: Callable[[int, int, int], Row | None], *, first: int, last: int, ends: float) -> Row:
+    """The most tokens of one document that a step was done on: ``first``, and twice as many until ``last``."""
+    found: Row = {"longest": 0, "too_long": None, "ended": f"longer ones than {last} were not tried"}
+    length, needed = first, LEAST_S
+    while length <= last:
+        if late := _no_time(needed, ends):
+            return found | {"ended": f"{length} tokens were {late}"}
+        began = time.monotonic()
+        row = step(length, 1, 1)
+        if row is None:
+            return found | {"too_long": length, "ended": f"{length} tokens ran out of memory"}
+        found |= row | {"longest": length, "tokens": length}
+        needed = 4 * (time.monotonic() - began)  # attention grows with the square
+        length *= 2
+    return found
 
 
 def documents(length: int, count: int, *, words: int, packed: bool) -> Row:
@@ -161,8 +201,8 @@ def documents(length: int, count: int, *, words: int, packed: bool) -> Row:
     }
 
 
-def timed(model: Any, fields: Row, *, device: str, tokens: int) -> Row:
-    """Steps on one batch: their median, memory, and loss and gradient norm of the first."""
+def timed(model: Any, fields: Row, *, device: str, steps: int) -> Row:
+    """Steps on one batch: the median of all but the first, memory, and loss and gradient norm of the first."""
     trained = [one for one in model.parameters() if one.requires_grad]
     before = [one.detach().clone() for one in trained]
     optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
@@ -172,7 +212,7 @@ def timed(model: Any, fields: Row, *, device: str, tokens: int) -> Row:
         torch.cuda.reset_peak_memory_stats()
     held = torch.cuda.memory_allocated() if device == "cuda" else 0
     seconds, first = [], {}
-    for number in range(STEPS):
+    for number in range(steps):
         wait()
         began = time.perf_counter()
         with torch.autocast(device, dtype=torch.bfloat16):
@@ -188,10 +228,10 @@ def timed(model: Any, fields: Row, *, device: str, tokens: int) -> Row:
     with torch.no_grad():
         for one, was in zip(trained, before, strict=True):
             one.copy_(was)  # the next length begins with the same weights
-    took = statistics.median(seconds[1:])
+    took = statistics.median(seconds[1:] or seconds)
     peak = torch.cuda.max_memory_allocated() if device == "cuda" else 0
     return first | {
-        "tokens_per_s": tokens / took,
+        "tokens_per_s": fields["input_ids"].numel() / took,
         "step_s": took,
         "first_step_s": seconds[0],  # with compilation
         "weights_gb": held / 1e9,
@@ -199,107 +239,19 @@ def timed(model: Any, fields: Row, *, device: str, tokens: int) -> Row:
     }
 
 
-def base(shape: Row, device: str, *, attention: str = "sdpa") -> Any:
-    """Seeded weights in bf16, made where they are used."""
-    torch.manual_seed(0)
-    with torch.device(device):
-        made = LlamaForCausalLM._from_config(LlamaConfig(**shape), dtype=torch.bfloat16, attn_implementation=attention)
-    made.config.use_cache = False
-    return made
-
-
-def adapted(model: Any) -> Any:
-    """With adapters of the same weights for everyone; B is not 0, so that A learns from the first step, too."""
-    config = LoraConfig(r=16, lora_alpha=32, target_modules=LINEAR, task_type="CAUSAL_LM", init_lora_weights=False)
-    model = get_peft_model(model, registered(config))
-    random = torch.Generator().manual_seed(1)
-    for name, one in sorted(model.named_parameters()):
-        if "lora_" in name:
-            one.data = (torch.randn(one.shape, generator=random) * 0.01).to(one.device)
-    return model
-
-
-def ours(shape: Row, precision: str, device: str) -> tuple[Any, Row]:
-    """Every patch that fits, packed rows."""
-    model = base(shape, device)
-    if precision == "nf4":
-        quantise_linears(model, "nf4")
-    model = adapted(model)
-    applied = apply(
-        model, dict.fromkeys(set(FORWARDS) - {"qk_norm_rope", "experts", "layer_norm", "geglu"}, "preferred")
-    )
-    checkpointed(model, offload=False)
-    lines = [f"{line.what}: {'on' if line.applied else line.why}" for line in applied.ledger.lines]
-    return model, {"patches": sorted(lines)}
-
-
-def plain(shape: Row, precision: str, device: str) -> tuple[Any, Row]:
-    """transformers and PEFT, with FlashAttention 2 where it imports, else SDPA, which has a flash kernel of its own."""
-    attention = "flash_attention_2" if device == "cuda" and find_spec("flash_attn") else "sdpa"
-    model = base(shape, device, attention=attention)
-    if precision == "nf4":
-        in_four_bits(model)
-    model = adapted(model)
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    return model, {"attention": attention}
-
-
-def liger(shape: Row, precision: str, device: str) -> tuple[Any, Row]:
-    """The same with Liger's kernels."""
-    from liger_kernel.transformers import apply_liger_kernel_to_llama
-
-    apply_liger_kernel_to_llama()
-    return plain(shape, precision, device)
-
-
-def unsloth(shape: Row, precision: str, device: str) -> tuple[Any, Row]:
-    """Its own loader, adapters and checkpointing."""
-    from unsloth import FastLanguageModel  # it patches transformers and must come before a model is loaded
-
-    with tempfile.TemporaryDirectory() as folder:
-        base(shape, device).save_pretrained(folder)
-        torch.cuda.empty_cache()
-        model, _ = FastLanguageModel.from_pretrained(
-            folder, max_seq_length=max(LENGTHS), dtype=torch.bfloat16, load_in_4bit=precision == "nf4"
-        )
-    model = FastLanguageModel.get_peft_model(
-        model, r=16, lora_alpha=32, target_modules=LINEAR, use_gradient_checkpointing="unsloth", random_state=0
-    )
-    return model, {"loss and gradient norm": "of its own adapters' weights"}
-
-
-def in_four_bits(model: Any) -> None:
-    """bitsandbytes' nf4 in the place of every linear layer but the head, one at a time."""
-    import bitsandbytes
-
-    for name, linear in list(model.named_modules()):
-        if type(linear) is nn.Linear and not name.endswith("lm_head"):
-            made = bitsandbytes.nn.Linear4bit(
-                linear.in_features, linear.out_features, bias=False, compute_dtype=torch.bfloat16, quant_type="nf4"
-            )
-            weight = linear.weight.data
-            made.weight = bitsandbytes.nn.Params4bit(weight.cpu(), requires_grad=False, quant_type="nf4")
-            model.set_submodule(name, made.to(weight.device))
-    model.is_loaded_in_4bit = True
-
-
 def shown(row: Row) -> str:
     """A row for people."""
-    head = f"{row['contender']:<8} {row['precision']:<5} {row.get('length', ''):>6}"
+    head = f"{row['contender']:<8} {row['precision']:<5} {row.get('length', row['part']):>7}"
     if "error" in row:
         return f"{head}  {row['error']}"
+    if row["part"] == "longest":
+        memory = f", {row['peak_gb']:.1f} GB" if row["longest"] else ""
+        return f"{head}  {row['longest']} tokens of one document{memory}; {row['ended']}"
     return (
         f"{head}  {row['tokens_per_s']:9.0f} tokens/s  {row['peak_gb']:6.1f} GB  loss {row['loss']:.4f}  gradient norm "
         f"{row['grad_norm']:.4f}"
     )
 
-
-MAKE: dict[str, Callable[[Row, str, str], tuple[Any, Row]]] = {
-    "ours": ours,
-    "plain": plain,
-    "liger": liger,
-    "unsloth": unsloth,
-}
 
 if __name__ == "__main__":
     main()
