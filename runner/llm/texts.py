@@ -63,6 +63,8 @@ class Texts:
         if self.encoder.split:
             split = "conversations up to here made several documents each: the template drops what was thought earlier"
             self.say(f"{self.encoder.split:,} {split}")
+        if self.encoder.special.count:
+            self.say(self.encoder.special.told)
         return made
 
     def blocks(self, sources: Sequence[Source], *, size: int, seed: int) -> Blocks:

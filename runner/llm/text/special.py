@@ -38,9 +38,7 @@ class Special:
 
     @property
     def told(self) -> str:
-        """For the log; "" where there were none."""
-        if not self.count:
-            return ""
+        """For the log."""
         return (
             f"{self.count:,} conversations up to here hold special tokens of this tokenizer in what people wrote, the "
             f"first {self._first}: they count as real ones"

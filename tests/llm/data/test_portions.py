@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,7 @@ class Encoder:
 
     def __init__(self) -> None:
         self.given: list[int] = []
+        self.special = SimpleNamespace(count=0)
 
     def encode(self, samples: Sequence[Sample]) -> list[Document | tuple[str, str]]:
         self.given.append(len(samples))
