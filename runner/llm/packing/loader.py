@@ -125,12 +125,7 @@ class Loader(Layout):
             return (
                 f"the first epoch takes none of {cut.documents} documents by weights {list(self.weights)}: raise them"
             )
-        return (
-            f"there is nothing to learn: of {cut.documents} documents {cut.longer} are longer than {self.longest!r} "
-            f"tokens (batch.seq_len, or what the model has positions for; packing.long: {self.long}), and "
-            f"{cut.unlearned} hold no token that is learned{first}; see them with `runner explain data`, and set a "
-            "longer seq_len or packing.long: split"
-        )
+        return f"there is nothing to learn: {cut.nothing(longest=self.longest, long=self.long, first=first)}"
 
 
 def _listed(values: NDArray[np.int64]) -> Iterator[int]:

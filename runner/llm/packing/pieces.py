@@ -40,6 +40,15 @@ class Cut:
             f"(packing.long: {long})"
         )
 
+    def nothing(self, *, longest: int, long: Long, first: str) -> str:
+        """Why nothing is left of them, and what to do. ``first``: more about one of them."""
+        remedy = ", and set a longer seq_len or packing.long: split" if self.longer else ""
+        return (
+            f"of {self.documents} documents {self.longer} are longer than {longest!r} tokens (batch.seq_len, or what "
+            f"the model has positions for; packing.long: {long}), and {self.unlearned} hold no token that is "
+            f"learned{first}; see them with `runner explain data`{remedy}"
+        )
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pieces:

@@ -97,33 +97,37 @@ class StreamSteps(Layout):
 
     def trial(self) -> Batch:
         """A batch for probes, the same in every process: of the first block the rows with the most documents."""
-        for documents, _, _ in itertools.islice(self.blocks(None), BARREN):
-            if rows := self._filled(documents)[0]:
+        counted, skipped = pieces.Cut(), Skipped("skip")
+        for documents, _, left_out in itertools.islice(self.blocks(None), BARREN):
+            rows, cut, lost = self._filled(documents)
+            if rows:
                 return self.most_mixed(rows)
-        raise _nothing()
+            counted += cut
+            skipped.merge(self._left_out(left_out, lost))
+        raise self._nothing(counted, skipped)
 
     def _rows_from(self, row: int, state: State) -> Iterator[Row]:
-        barren = 0
+        barren, counted = 0, pieces.Cut()  # blocks since the last with rows, and what was cut in them
         fresh = Skipped("skip")  # since the last note: a block without rows is not noted
         for documents, after, left_out in _ahead(self.blocks(state)):
             filled, cut, lost = self._filled(documents)
             self.cut += cut
-            fresh.merge(self._left_out(left_out, lost))
-            barren = 0 if filled else barren + 1
+            fresh.merge(self.skipped.merge(self._left_out(left_out, lost)))
+            barren, counted = (0, pieces.Cut()) if filled else (barren + 1, counted + cut)
             if barren == BARREN:
-                raise _nothing()
+                raise self._nothing(counted, self.skipped)
             yield from filled
             row += len(filled)
             if filled:
                 self._note(row, after, fresh.taken())
 
     def _left_out(self, left_out: LeftOut, lost: Sequence[str]) -> LeftOut:
-        """Tell of those of a block, and give those that had not been told of."""
+        """All of a block, with those whose truncation left nothing."""
         block = Skipped(self.skipped.policy)
         block.merge(left_out)
         for place in lost:
             block.add(place, pieces.truncated(self.longest))
-        return self.skipped.merge(block.to_json())
+        return block.to_json()
 
     def _filled(self, documents: Sequence[Document]) -> tuple[list[Row], pieces.Cut, list[str]]:
         """Rows of a block, what was cut to make them, and places of documents whose truncation left nothing."""
@@ -190,13 +194,13 @@ class StreamSteps(Layout):
             file.write(json.dumps([row, state, asdict(self.cut), left_out]) + "\n")
         self._last = row
 
-
-def _nothing() -> JobError:
-    return JobError(
-        f"there is nothing to learn in {BARREN} blocks of documents one after the other: see them with `runner explain "
-        "data`",
-        failure="DataInvalid",
-    )
+    def _nothing(self, cut: pieces.Cut, skipped: Skipped) -> JobError:
+        first = "".join(f"; the first left out: {place}: {reason}" for place, reason in skipped.listed[:1])
+        return JobError(
+            f"there is nothing to learn in {BARREN} blocks of documents one after the other: "
+            + cut.nothing(longest=self.longest, long=self.long, first=first),
+            failure="DataInvalid",
+        )
 
 
 def _piece(coded: batch.Coded) -> Piece:

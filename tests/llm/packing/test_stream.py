@@ -173,6 +173,47 @@ def test_a_stream_without_anything_to_learn_ends_with_words(tmp_path: Path) -> N
         steps(tmp_path, empty).trial()
 
 
+@pytest.mark.parametrize("of", ["trial", "steps"])
+def test_a_stream_without_anything_to_learn_says_why_shows_one_and_what_to_do(of: str, tmp_path: Path) -> None:
+    def long(state: int | None) -> Iterator[Block]:
+        for number in itertools.count(state or 0):
+            yield documents([40, 40], learned=0.0), number + 1, NONE
+
+    def broken(state: int | None) -> Iterator[Block]:
+        left_out = Skipped("skip")
+        left_out.add("b.jsonl:3", "no good: at all")
+        for number in itertools.count(state or 0):
+            yield [], number + 1, left_out.to_json()
+
+    def told(blocks: stream.Blocks) -> str:
+        made = steps(tmp_path, blocks)
+        with pytest.raises(JobError) as caught:
+            made.trial() if of == "trial" else list(made.begin(0))
+        assert caught.value.failure == "DataInvalid"
+        return str(caught.value)
+
+    begin = "there is nothing to learn in 10 blocks of documents one after the other: of "
+    assert told(long) == (
+        f"{begin}20 documents 20 are longer than 16 tokens (batch.seq_len, or what the model has positions for; "
+        f"packing.long: truncate), and 20 hold no token that is learned; the first left out: a.jsonl:0: "
+        f"{pieces.truncated(16)}; see them with `runner explain data`, and set a longer seq_len or packing.long: split"
+    )
+    assert told(broken) == (
+        f"{begin}0 documents 0 are longer than 16 tokens (batch.seq_len, or what the model has positions for; "
+        "packing.long: truncate), and 0 hold no token that is learned; the first left out: b.jsonl:3: no good: at all; "
+        "see them with `runner explain data`"
+    )
+
+
+def test_what_was_learned_before_is_no_part_of_the_reason(tmp_path: Path) -> None:
+    def dries(state: int | None) -> Iterator[Block]:
+        for number in itertools.count(state or 0):
+            yield documents([9] if number < 5 else [40], learned=0.0), number + 1, NONE
+
+    with pytest.raises(JobError, match=r"of 10 documents 10 are longer than 16 tokens"):
+        list(steps(tmp_path, dries).begin(0))
+
+
 def test_an_error_of_whoever_makes_documents_arrives(tmp_path: Path) -> None:
     def broken(state: int | None) -> Iterator[Block]:
         yield WHOLE[:10], 1, NONE
@@ -183,8 +224,17 @@ def test_an_error_of_whoever_makes_documents_arrives(tmp_path: Path) -> None:
 
 
 def test_samples_of_a_mixture_become_blocks_and_broken_ones_are_told(tmp_path: Path) -> None:
+    reading = Skipped("skip")
+
     def source(name: str) -> mixture.Opened[Sample]:
-        return lambda begin: ((row, Text(place=f"{name}:{row}", text="x" * (row + 2))) for row in range(begin, 30))
+        def rows(begin: int) -> Iterator[tuple[int, Sample]]:
+            for row in range(begin, 30):
+                if row % 7 == 6:
+                    reading.add(f"{name}:{row}", "not JSON: x")
+                else:
+                    yield row, Text(place=f"{name}:{row}", text="x" * (row + 2))
+
+        return rows
 
     def opened(state: Any) -> mixture.Stream[Sample]:
         return mixture.Stream([source("a"), source("b")], [2.0, 1.0], seed=1, block=8, state=state)
