@@ -113,7 +113,7 @@ def _train(spec: LlmTrain, ctx: Context) -> Result:
         cut=steps.cut,
         learned=learned,
         lines=shared.lines,
-        said=[] if chat is None else [chat.why],
+        said=[*([] if chat is None else [chat.why]), *learned.said(steps)],
         timings={"reading": read_s, "training": trained_s},
     )
 

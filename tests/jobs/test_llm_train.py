@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+from runner.llm.training import journal
 from tests.jobs.helpers import Fields, Ran, apply, ran
+from tests.llm.model import made as models
 
 WORDS = ("casa", "rio", "pedra", "vento", "folha", "ponte", "barco", "livro")
 ANSWERS: dict[str, Any] = {"evaluation": {"prompts": ["diga casa", "diga rio"], "prompt_tokens": 5, "every_steps": 2}}
@@ -150,10 +152,44 @@ def test_the_files_are_those_of_the_contract_and_load_elsewhere(pair: tuple[Path
     assert json.loads((tuned.files / "adapter" / "base.json").read_text())["base"] == "artifact:base#model"
 
 
+def test_patches_and_packed_rows_are_probed(pair: tuple[Path, Ran, Ran]) -> None:
+    for made in pair[1:]:
+        lines = ledger(made)
+        assert lines["probe"]["applied"] and "exactly 0" in lines["packing"]["why"]
+        assert lines["linear_cross_entropy"]["parity_error"] is not None
+
+
+@pytest.mark.parametrize("word", ["required", "preferred"])
+def test_a_job_does_not_pack_what_would_be_mixed(word: str, tmp_path: Path) -> None:
+    """gpt-oss without our attention: transformers mixes the documents of a row, probe or not."""
+    base = models.folder(tmp_path / "base", "gpt-oss")
+    GenerationConfig(eos_token_id=5).save_pretrained(base)
+    rows = [{"text": " ".join(f"w{3 + (i * k) % 30}" for k in range(1, 9))} for i in range(12)]
+    wanted = spec(
+        model={"id": str(base)},
+        method="pretrain",
+        packing=word,
+        data={"train": jsonl(tmp_path / "a.jsonl", rows)},
+        optimize={"attention": "off", "probe": False},
+    )
+    del wanted["architecture"]
+    found = one(tmp_path, wanted)
+    if word == "required":
+        assert (found.result.failure, "see each other" in found.result.message) == ("Infeasible", True)
+        return
+    assert ledger(created(found))["packing"]["applied"] is False
+    speeds = [row["packing_efficiency"] for row in journal.rows(found.records / "speed.jsonl")]
+    assert max(speeds) < 1  # rows were padded
+    kept = json.loads((found.files / "model" / "generation_config.json").read_text())
+    assert kept["eos_token_id"] == [2, 5]  # what its documents end with, too
+
+
 def test_nothing_of_the_machine_is_in_the_files(pair: tuple[Path, Ran, Ran]) -> None:
     for made in pair[1:]:
         for path in (made.files / name for name in names(made.files)):
             content = path.read_bytes()
+            if path.suffix == ".safetensors":  # after the header are numbers, in which a short name is found by chance
+                content = content[: 8 + int.from_bytes(content[:8], "little")]
             for secret in (str(pair[0]), f"{Path.home()}/", socket.gethostname(), "tokens_per_s"):
                 assert secret.encode() not in content, (path, secret)
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
+import torch
 from pydantic import ValidationError
 
+from runner.checkpoints import Checkpoints
 from runner.context import Given
 from runner.jobs import llm_train
 from runner.llm import lessons
 from runner.llm.model import begin
-from runner.llm.model.prepared import Adapter, Base
+from runner.llm.model.prepared import Adapter, Base, Prepared
 from runner.llm.training import samples
 from runner.llm.training.recipe import Rate, Recipe
 from runner.precision import Precision
@@ -178,6 +181,96 @@ def test_every_setting_of_the_model_reaches_it(tmp_path: Path, monkeypatch: pyte
         "base": Base(ref="artifact:base#model", digest="fingerprint:1"),
         "trust_remote_code": False,
     }
+
+
+class Ready(Prepared):
+    """As much of a prepared model as its batches need."""
+
+    def __init__(self, **fields: Any) -> None:
+        tokenizer, model = SimpleNamespace(pad_token_id=7), SimpleNamespace(config=None, device=torch.device("cpu"))
+        usual = {"packed": False, "tokenizer": tokenizer, "model": model, "precision": Precision(name="bf16", why="")}
+        vars(self).update(usual | {"facts": {"max_positions": 64, "hidden": 32}} | fields)
+
+
+class Taught:
+    """As much of what is learned as its batches need: what it is asked for."""
+
+    encoder = SimpleNamespace(ask=None)
+
+    def steps(self, layout: Mapping[str, Any], **given: Any) -> Any:
+        return layout, given
+
+    def held(self, layout: Mapping[str, Any]) -> Any:
+        return layout
+
+
+def test_every_setting_of_a_batch_reaches_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runner.llm.model.prepared.max_documents", lambda facts, tokens: tokens + 1)
+    monkeypatch.setattr("runner.llm.packing.form.position_axes", lambda config: 4)
+    monkeypatch.setattr(llm_train, "Examiner", lambda steps, **given: steps)
+    layout = {
+        "packed": False,
+        "seq_len": 96,
+        "rows": 3,
+        "accumulate": 5,
+        "pad_id": 7,
+        "long": "split",
+        "most_documents": 96 * 3 + 1,
+        "rank": 0,
+        "size": 1,
+        "hidden": 32,
+        "position_axes": 4,
+        "positions": 64,
+    }
+    given = {"look_ahead": 77, "seed": 6, "epochs": 1.5, "max_steps": None}
+    context: Any = Told(tmp_path)
+    taught: Any = Taught()
+    steps: Any = llm_train._steps(made(), context, Ready(), taught)
+    assert steps == (layout, given | {"journal": tmp_path / "checkpoints" / "blocks.jsonl"})
+    assert llm_train._examiner(made(), context, Ready(), taught) == layout
+    steps = llm_train._steps(made(), context, Ready(packed=True), taught)
+    assert steps[0]["packed"] is True
+
+
+@pytest.mark.parametrize(
+    ("strategy", "changes", "names"),
+    [
+        ("whole", {}, None),
+        ("fsdp2", {}, "strategy"),
+        ("whole", {"packed": True}, "packed"),
+        ("whole", {"precision": Precision(name="fp32", why="")}, "precision"),
+        ("whole", {"model": SimpleNamespace(device=torch.device("meta"))}, "device"),
+    ],
+)
+def test_checkpoints_of_another_run_are_not_gone_on_with(
+    strategy: str, changes: dict[str, Any], names: str | None, tmp_path: Path
+) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.check(Ready().identity(strategy="whole"))
+    checkpoints.of(3).mkdir()
+    again = Ready(**changes).identity(strategy=strategy)
+    if names is None:
+        checkpoints.check(again)
+        return
+    with pytest.raises(JobError, match=f"are of another run: {names} was"):
+        checkpoints.check(again)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"adapter": {"type": "none"}, "quantize": "none"}, "for an adapter's layers: set adapter.type to lora"),
+        (
+            {"distribution": {"strategy": "zero3"}},
+            "cannot be required: set strategy to fsdp2",
+        ),
+    ],
+)
+def test_a_lora_kernel_is_required_only_where_it_can_be_had(fields: dict[str, Any], said: str) -> None:
+    made(optimize={"quantised_lora": "required"})
+    made(optimize={"quantised_lora": "preferred"}, **fields)
+    with pytest.raises(ValidationError, match=said):
+        made(optimize={"quantised_lora": "required"}, **fields)
 
 
 def test_every_setting_of_the_data_reaches_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

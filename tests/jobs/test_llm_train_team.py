@@ -21,6 +21,7 @@ FIELDS = {
     "batch": {"seq_len": 64, "accumulate": 4},
     "train": {"max_steps": 12, "learning_rate": 0.01},
     "evaluation": {"every_steps": 3, "prompts": ["diga rio"], "prompt_tokens": 8},
+    "optimize": {"checkpointing": "required"},  # which each strategy has its own way with
 }
 
 

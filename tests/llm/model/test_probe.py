@@ -71,6 +71,33 @@ def test_documents_that_see_each_other_are_padded_or_refused(tmp_path: Path) -> 
     assert error.value.failure == "Infeasible"
 
 
+def test_without_the_probe_documents_are_still_held_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = made.folder(tmp_path, "llama")
+    monkeypatch.setattr(begin.kernels, "probe", None)  # nobody calls it
+    prepared, padded = made.prepared(base), made.prepared(base, packing="off")
+    probed = begin.probe(prepared, made.packed(7, 12, 5, 6), patches=False)
+    assert "each of 4 documents by the tokens of the others is exactly 0" in probed.packing_why
+    assert "probe" not in {line.what for line in probed.ledger}
+    assert begin.probe(padded, made.padded(7, 12), patches=False) is padded
+    mixed(prepared)
+    assert not begin.probe(prepared, made.packed(7, 12, 5), patches=False).packed
+
+
+def test_every_document_that_the_ledger_counts_was_looked_at(tmp_path: Path) -> None:
+    """Here the second of four sees the third, which the others do not."""
+    prepared = made.prepared(made.folder(tmp_path, "llama"))
+    documents = [slice(0, 7), slice(7, 19), slice(19, 24), slice(24, 30)]
+
+    def mix(_module: Any, _args: Any, out: torch.Tensor) -> torch.Tensor:
+        parts = [out[:, one] for one in documents]
+        parts[1] = parts[1] + parts[2].mean(1, keepdim=True)
+        return torch.cat(parts, 1)
+
+    prepared.model.model.layers[0].register_forward_hook(mix)
+    probed = begin.probe(prepared, made.packed(7, 12, 5, 6), patches=False)
+    assert "the loss of 1 depends on the tokens of [2]" in probed.packing_why
+
+
 @pytest.mark.parametrize("word", ["off", "required"])
 def test_a_model_that_learns_nothing_is_an_error(word: Any, tmp_path: Path) -> None:
     prepared = made.prepared(made.folder(tmp_path, "llama"), packing=word)
