@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from runner.plan.step import Input, Plan, Step
+from runner.registry.demand import RESERVE
 from runner.schema.words import size
 
 SIGNS = {"create": "+", "reuse": "=", "blocked": "!"}
@@ -61,11 +62,12 @@ def _training(known: Mapping[str, Any]) -> Iterator[str]:
     if found := known.get("forecast"):
         held = {name: size(found[name]) for name in ("weights", "gradients", "optimizer")}
         trained = f"{found['trainable_parameters'] / 1e6:,.3g} M of {found['parameters'] / 1e6:,.3g} M parameters"
-        of = f" of {size(found['memory'])}" if found["memory"] else ""
+        of = f" of the {size(found['memory'])} that a process has" if found["memory"] is not None else " a process"
         much = ", more than there is" if found["fits"] is False else ""
         yield (
-            f"trains {trained}: about {size(found['process'])}{of} of memory a process{much} (estimate); of the model "
-            f"{held['weights']} weights, {held['gradients']} gradients, {held['optimizer']} optimizer"
+            f"trains {trained}: about {size(found['process'])}{of} beside {size(RESERVE)} of libraries{much} "
+            f"(estimate); of the model {held['weights']} weights, {held['gradients']} gradients, {held['optimizer']} "
+            "optimizer"
         )
     if chosen := known.get("strategy"):
         yield f"strategy: {chosen['name']} ({chosen['why']})"

@@ -188,17 +188,20 @@ def _plainest(
     """The first of ``names`` whose need, in ``found``, is met; else the one that needs the least."""
     begin = "as wanted; " if asked else ""
     if not found or memory is None:
-        what = "memory of a process" if found else "forecast of its memory"
-        why = begin + ("" if asked else f"the plainest of {', '.join(names)}; ") + f"the {what} is not known yet"
+        what = "the forecast of its memory is not known yet"
+        if found:
+            what = "the memory of a process is not known yet: compute.accelerator tells it, such as A100-80G"
+        why = begin + ("" if asked else f"the plainest of {', '.join(names)}; ") + what
         return Choice(name=names[0], why=why, offload=offload, needs=found)
     for at, name in enumerate(names):
         if found[name] <= memory:
             others = "".join(f"{one} would need {size(found[one])}, " for one in names[:at])
             shared = "" if name == "ddp" else f" shared among {processes}"
-            why = f"{begin}{others}{name}{shared} needs {size(found[name])} of the {size(memory)} that a process has"
+            need = f"{name}{shared} needs at least {size(found[name])}"  # more where activations can be kept
+            why = f"{begin}{others}{need} of the {size(memory)} that a process has"
             return Choice(name=name, why=why, offload=offload, fits=True, needs=found)
     name = min(names, key=lambda one: found[one])
     more = "" if offload != "none" else "; distribution.offload leaves some of it in the memory of the host"
-    least = f"{name} needs {size(found[name])}" + ("" if asked else ", the least of all")
+    least = f"{name} needs at least {size(found[name])}" + ("" if asked else ", the least of all")
     why = f"{begin}{least}, and a process has {size(memory)}{more}"
     return Choice(name=name, why=why, offload=offload, fits=False, needs=found)

@@ -51,7 +51,7 @@ def test_without_a_forecast_it_says_so() -> None:
     blind = choose("auto", processes=2)
     assert (blind.name, blind.fits) == ("ddp", None)
     assert blind.why == "the plainest of ddp, fsdp2; the forecast of its memory is not known yet"
-    assert choose("auto", processes=2, demand=demand()).why.endswith("the memory of a process is not known yet")
+    assert choose("auto", processes=2, demand=demand()).why.endswith("compute.accelerator tells it, such as A100-80G")
 
 
 def test_what_is_shared_falls_with_the_processes() -> None:
