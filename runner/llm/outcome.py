@@ -16,6 +16,8 @@ from runner.llm.training.session import Done
 
 LAST = 0.1  # share of the steps whose mean loss stands for the end of the training
 LISTED = 20
+POINTS = 2000  # of a plot: two of 100,000 steps are 17 MB of a page, and 200,000 circles that a browser draws
+ANSWERS = 200
 
 
 def result(
@@ -33,7 +35,7 @@ def result(
     return Result(
         metrics={
             **figures(done, rows),
-            **_counts(prepared=prepared, done=done, cut=cut, learned=learned),
+            **_counts(prepared=prepared, done=done, rows=rows, cut=cut, learned=learned),
         },
         ledger=(*prepared.ledger, *lines),
         tables=tuple(_tables(done, learned.skipped)),
@@ -59,18 +61,25 @@ def _counts(
     *,
     prepared: Prepared,
     done: Done,
+    rows: Sequence[Mapping[str, Any]],
     cut: Cut,
     learned: Lessons,
 ) -> dict[str, Any]:
+    """``_train``: what the data hold, which is not known of a stream; ``_learned``: what the steps were made of."""
+    held = {
+        "documents_train": sum(map(len, learned.train)),
+        "tokens_train": sum(int(one.lengths.sum()) for one in learned.train),
+        "targets_train": sum(int(one.targets.sum()) for one in learned.train),
+    }
     return {
         "steps": done.steps,
         "best_step": done.best or done.steps,
-        "documents_train": sum(map(len, learned.train)),
+        **(held if learned.blocks is None else {}),
         "documents_validation": sum(map(len, learned.validation)),
         "documents_skipped": learned.skipped.total,
         "documents_cut": asdict(cut),
-        "tokens_train": sum(int(one.lengths.sum()) for one in learned.train),
-        "targets_train": sum(int(one.targets.sum()) for one in learned.train),
+        "tokens_learned": sum(row["tokens"] for row in rows),
+        "targets_learned": sum(row["targets"] for row in rows),
         "parameters": prepared.parameters,
         "trainable_parameters": prepared.trainable,
     }
@@ -81,13 +90,16 @@ def _tables(done: Done, skipped: Skipped) -> list[Table]:
     measured = [row for row in done.history if "validation_loss" in row]
     if measured:
         names = ("step", "validation_loss", "validation_perplexity")
-        rows = [tuple(row.get(name) for name in names) for row in measured]
-        note = f"the weights are those of step {done.best or done.steps}"
+        shown, of = _thinned(measured)
+        rows = [tuple(row.get(name) for name in names) for row in shown]
+        note = f"the weights are those of step {done.best or done.steps}{of}"
         found.append(Table(title="Measurements", columns=names, rows=rows, note=note))
     samples = [(row["step"], one["prompt"], one["answer"]) for row in done.history for one in row.get("samples", ())]
     if samples:
         columns = ("step", "prompt", "answer")
-        found.append(Table(title="Answers while it learned", columns=columns, rows=samples, note="greedy"))
+        last = f"; the last {ANSWERS} of {len(samples):,}, all are in samples.jsonl" if len(samples) > ANSWERS else ""
+        note = f"greedy{last}"
+        found.append(Table(title="Answers while it learned", columns=columns, rows=samples[-ANSWERS:], note=note))
     if skipped.total:
         listed = [
             (reason, count, "; ".join(skipped.examples.get(reason, ()))) for reason, count in skipped.counts.items()
@@ -98,9 +110,10 @@ def _tables(done: Done, skipped: Skipped) -> list[Table]:
 
 
 def _plots(done: Done, rows: Sequence[Mapping[str, Any]]) -> list[Plot]:
-    steps = [row["step"] for row in rows]
+    shown, of = _thinned(rows)
+    steps, label = [row["step"] for row in shown], f"step{of}"
     found = [
-        Plot(title=title, kind="scatter", x=steps, y=[row[name] for row in rows], x_label="step", y_label=unit)
+        Plot(title=title, kind="scatter", x=steps, y=[row[name] for row in shown], x_label=label, y_label=unit)
         for title, name, unit in (
             ("Loss on the training data", "loss", "nats a token"),
             ("Length of the gradient", "grad_norm", "before it is clipped"),
@@ -108,10 +121,17 @@ def _plots(done: Done, rows: Sequence[Mapping[str, Any]]) -> list[Plot]:
     ]
     measured = [row for row in done.history if "validation_loss" in row]
     if measured:
-        x, y = [row["step"] for row in measured], [row["validation_loss"] for row in measured]
+        shown, of = _thinned(measured)
+        x, y = [row["step"] for row in shown], [row["validation_loss"] for row in shown]
         title = "Loss on the validation data"
-        found.append(Plot(title=title, kind="scatter", x=x, y=y, x_label="step", y_label="nats a token"))
+        found.append(Plot(title=title, kind="scatter", x=x, y=y, x_label=f"step{of}", y_label="nats a token"))
     return found
+
+
+def _thinned(rows: Sequence[Mapping[str, Any]]) -> tuple[Sequence[Mapping[str, Any]], str]:
+    """At most ``POINTS`` of them, equally far apart, the last among them; and what is said of it."""
+    apart = math.ceil(len(rows) / POINTS)
+    return (rows[(len(rows) - 1) % apart :: apart], f", one in {apart} is shown") if apart > 1 else (rows, "")
 
 
 def _notes(done: Done, said: Sequence[str]) -> list[str]:

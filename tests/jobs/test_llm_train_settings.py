@@ -116,7 +116,10 @@ def test_documents_longer_than_a_row_are_counted(tmp_path: Path, model: str, lon
 def test_a_stream_is_trained_on_for_its_steps(tmp_path: Path, model: str) -> None:
     data = {"train": ["chat.jsonl", {"source": "held.jsonl", "weight": 2}], "streaming": True}
     found = created(one(tmp_path, on(model, data=data, train={"max_steps": 6})))
-    assert found.manifest["metrics"]["steps"] == 6
+    counts, lessons = found.manifest["metrics"], rows(found.files / "training.jsonl")
+    assert counts["steps"] == 6
+    assert not {"documents_train", "tokens_train", "targets_train"} & counts.keys()  # how long a stream is nobody knows
+    assert counts["tokens_learned"] == sum(row["tokens"] for row in lessons) > counts["targets_learned"] > 0
 
 
 @pytest.mark.parametrize("kind", ["rslora", "dora"])

@@ -16,7 +16,7 @@ Long = Literal["split", "truncate", "drop"]
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
-    """What the length of a row did to the documents: counts of one pass over all of them."""
+    """What the length of a row did to documents: counts of one pass over all; of a stream, of those that it read."""
 
     documents: int = 0
     tokens: int = 0
