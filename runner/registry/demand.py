@@ -118,7 +118,7 @@ def _forecast(shape: Shape) -> dict[str, Any]:
         precision=shape.precision,
         quantize=shape.quantize,  # type: ignore[arg-type]  # the spec allows no other
     )
-    beside = shape.facts["embedding_parameters"] if shape.whole else 0
+    beside = shape.facts["embedding_parameters"] if shape.whole and shape.rank is not None else 0
     trained = found["trainable_parameters"] + beside
     weights = 4 * found["parameters"] if shape.rank is None else found["weights"] + 4 * beside
     state = int(STATE[shape.optimizer] * trained)

@@ -100,6 +100,10 @@ def test_the_optimiser_and_embeddings_that_are_trained_count() -> None:
         memory.settle(replace(SHAPE, whole=one), memory=10**12).forecast["weights"] for one in (False, True)
     )
     assert whole - beside == 4 * FACTS["embedding_parameters"]
+    alone, added = (
+        memory.settle(replace(SHAPE, rank=None, whole=one), memory=10**12).forecast for one in (False, True)
+    )
+    assert alone == added  # all of them are trained anyway
 
 
 def test_a_process_has_its_share_of_the_machine_or_what_the_spec_allows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,6 +120,7 @@ def test_the_forecast_of_a_real_model_is_what_it_holds(tmp_path: Path) -> None:
     assert prepared.forecast["trainable_parameters"] == prepared.trainable
     assert prepared.forecast["weights"] == sum(one.nbytes for one in prepared.model.parameters())
     assert prepared.parameters == found["parameters"] + prepared.trainable
-    assert prepared.flops_per_token == pytest.approx(4 * (found["parameters"] - 40 * 32) + 6 * prepared.trainable)
+    assert prepared.flops.token == 4 * (found["parameters"] - 2 * 40 * 32) + 6 * prepared.trainable
+    assert prepared.flops.head == 4 * 40 * 32
     with pytest.raises(JobError, match=r"batch\.seq_len 1000000 .*set batch\.seq_len to "):
         made.prepared(tmp_path, seq_len=10**6, memory_bytes=7 * 10**8)
