@@ -110,3 +110,42 @@ def test_a_stream_leaves_out_what_is_broken_and_comes_by_again(tmp_path: Path) -
     assert made.result.action == "created", made.result.message
     listed = [json.loads(line)["place"] for line in (made.files / "skipped.jsonl").read_text("utf-8").splitlines()]
     assert listed == list(BROKEN)
+
+
+def test_a_chat_whose_reply_is_cut_away_stops_the_job_or_is_told(tmp_path: Path) -> None:
+    long = {"messages": [FIRST | {"content": "diga " + "xyzw9876" * 30}, SECOND]}
+    for name, count in (("chat.jsonl", 15), ("held.jsonl", 1)):
+        (tmp_path / name).write_text("\n".join([json.dumps(CHAT)] * 5 + [json.dumps(long)] * count))
+    stopped = spec("chat.jsonl", validation="held.jsonl")
+    (result,), _ = apply(tmp_path, stopped)
+    assert result.failure == "DataInvalid"
+    assert "chat.jsonl:6: nothing to learn: packing.long: truncate ends it after 64 tokens" in str(result.message)
+    results, store = apply(tmp_path, spec("chat.jsonl", validation="held.jsonl", on_error="skip"))
+    made = ran(results[0], store)
+    assert made.result.action == "created", made.result.message
+    listed = [json.loads(line)["place"] for line in (made.files / "skipped.jsonl").read_text("utf-8").splitlines()]
+    assert listed == [f"chat.jsonl:{line}" for line in range(6, 21)] + ["held.jsonl:6"]
+    assert made.manifest["metrics"]["documents_skipped"] == 16
+    log = (store.run_folder(made.result.run or "") / "log.txt").read_text("utf-8")
+    notes = json.loads((made.files.parent / "report.json").read_text("utf-8"))["notes"]
+    for line in (
+        "training data: 15 of 20 documents are longer than 64 tokens: ",
+        "validation data: 1 of 6 documents are longer than 64 tokens: ",
+    ):
+        (note,) = [note for note in notes if note.startswith(line)]
+        assert log.count(note) == 1
+
+
+def test_a_stream_tells_what_it_cut_away(tmp_path: Path) -> None:
+    long = {"messages": [FIRST | {"content": "diga " + "xyzw9876" * 30}, SECOND]}
+    (tmp_path / "chat.jsonl").write_text("\n".join([json.dumps(CHAT)] * 5 + [json.dumps(long)] * 3))
+    fields = spec("chat.jsonl", on_error="skip", streaming=True) | {"packing": {"look_ahead": 8}}
+    results, store = apply(tmp_path, fields)
+    made = ran(results[0], store)
+    assert made.result.action == "created", made.result.message
+    listed = [json.loads(line)["place"] for line in (made.files / "skipped.jsonl").read_text("utf-8").splitlines()]
+    assert sorted(listed) == ["chat.jsonl:6", "chat.jsonl:7", "chat.jsonl:8"]
+    notes = json.loads((made.files.parent / "report.json").read_text("utf-8"))["notes"]
+    line = "training data: 6 of 16 documents are longer than 64 tokens: "  # of two blocks
+    (note,) = [note for note in notes if note.startswith(line)]
+    assert note in (store.run_folder(made.result.run or "") / "log.txt").read_text("utf-8")

@@ -6,6 +6,7 @@ import itertools
 import random
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def test_documents_come_once_and_in_their_blocks(packed: bool, long: pieces.Long
         assert seen == wanted[: len(seen)]
     assert made.cut.documents >= 20 and made.cut.longer > 0
     assert (made.cut.tokens_lost == made.cut.targets_lost == 0) == (long == "split")
-    assert made.per_epoch is None and made.total == 60
+    assert made.total == 60
 
 
 def test_counts_are_those_of_all_processes_and_passes_the_same(tmp_path: Path) -> None:
@@ -244,15 +245,20 @@ def test_samples_of_a_mixture_become_blocks_and_broken_ones_are_told(tmp_path: P
         for one in samples:
             assert isinstance(one, Text)
             broken = one.place == "a:3"
-            made.append((one.place, "no good") if broken else documents([len(one.text)], first=len(one.text))[0])
+            (document,) = documents([len(one.text)], first=len(one.text), learned=0)
+            made.append((one.place, "no good") if broken else replace(document, place=one.place))
         return made
 
-    blocks = stream.encoded(opened, encode=encode, skipped=Skipped("skip"), size=12)
-    skipped = Skipped("skip")
-    options: dict[str, Any] = {"seq_len": 32, "max_steps": 12, "skipped": skipped}
-    whole = list(steps(tmp_path, blocks, **options).begin(0))
-    assert skipped.to_json() == {"counts": {"no good": 1}, "listed": [["a:3", "no good"]]}
-    assert all(map(same, list(steps(tmp_path, blocks, **options).begin(9)), whole[9:]))
+    blocks = stream.encoded(opened, encode=encode, skipped=reading, size=12)
+    options: dict[str, Any] = {"seq_len": 20, "rows": 1, "max_steps": 24}
+    unbroken = steps(tmp_path, blocks, skipped=Skipped("skip"), **options)
+    whole = list(unbroken.begin(0))
+    assert unbroken.skipped.counts == {"not JSON": 8, "no good": 1, "nothing to learn": 18}
+    for number in (3, 9, 20):
+        again = steps(tmp_path, blocks, skipped=Skipped("skip"), **options)
+        again.trial()
+        assert all(map(same, list(again.begin(number)), whole[number:]))
+        assert (again.cut, again.skipped.to_json()) == (unbroken.cut, unbroken.skipped.to_json())
 
 
 def test_probes_are_given_the_most_mixed_row_of_the_first_block(tmp_path: Path) -> None:
