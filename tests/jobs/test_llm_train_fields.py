@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,14 +15,15 @@ from pydantic import ValidationError
 from runner.checkpoints import Checkpoints
 from runner.context import Given
 from runner.jobs import llm_train
-from runner.llm import lessons
+from runner.llm import lessons, outcome
 from runner.llm.model import begin
 from runner.llm.model.prepared import Adapter, Base, Prepared
 from runner.llm.training import samples
 from runner.llm.training.recipe import Rate, Recipe
+from runner.llm.training.session import Done
 from runner.precision import Precision
 from runner.schema.errors import JobError
-from runner.schema.jobs.llm_train import LlmTrain
+from runner.schema.jobs.llm_train import LanguageGates, LlmTrain
 from tests.jobs.test_llm_train import spec
 
 FULL: dict[str, Any] = {
@@ -227,7 +229,8 @@ def test_every_setting_of_a_batch_reaches_it(tmp_path: Path, monkeypatch: pytest
     taught: Any = Taught()
     steps: Any = llm_train._steps(made(), context, Ready(), taught)
     assert steps == (layout, given | {"journal": tmp_path / "checkpoints" / "blocks.jsonl"})
-    assert llm_train._examiner(made(), context, Ready(), taught) == layout
+    held: Any = llm_train._examiner(made(), context, Ready(), taught)
+    assert held == layout
     steps = llm_train._steps(made(), context, Ready(packed=True), taught)
     assert steps[0]["packed"] is True
 
@@ -310,6 +313,14 @@ def test_what_is_learned_follows_the_method(method: str, learned: str) -> None:
 def test_what_is_measured_needs_data(fields: dict[str, Any], name: str) -> None:
     with pytest.raises(ValidationError, match=f"{name} needs data to measure on"):
         made(data={"train": "a.jsonl"}, **fields)
+
+
+def test_every_gate_has_its_figure() -> None:
+    measured = [{"step": 2, "validation_loss": 3.0}, {"step": 4, "validation_loss": 2.0}, {"step": 6}]
+    done = Done(history=measured, best=4, steps=6, planned=6, stopped=False, why="", state=None)
+    figures = outcome.figures(done, [{"loss": 1.5, "targets": 7}])
+    assert set(figures) == {name.removeprefix("max_") for name in LanguageGates.model_fields}
+    assert figures["validation_perplexity"] == pytest.approx(math.exp(2.0))
 
 
 def test_a_prompt_and_its_answer_must_fit_the_positions() -> None:

@@ -73,7 +73,7 @@ def test_documents_that_see_each_other_are_padded_or_refused(tmp_path: Path) -> 
 
 def test_without_the_probe_documents_are_still_held_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = made.folder(tmp_path, "llama")
-    monkeypatch.setattr(begin.kernels, "probe", None)  # nobody calls it
+    monkeypatch.setattr("runner.kernels.probe.probe", None)  # nobody calls it
     prepared, padded = made.prepared(base), made.prepared(base, packing="off")
     probed = begin.probe(prepared, made.packed(7, 12, 5, 6), patches=False)
     assert "each of 4 documents by the tokens of the others is exactly 0" in probed.packing_why
