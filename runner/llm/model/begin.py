@@ -68,7 +68,7 @@ def prepare(folder: Path, *, say: Callable[[str], None] = lambda _: None, **wish
         config=plain,
         parameters=sum(one.numel() for one in model.parameters()) + flops.packed_parameters(model),
         trainable=trainable,
-        flops_per_token=flops.per_token(wish.facts, trained=None if adapter is None else trainable),
+        flops=flops.of(model, wish.facts, adapted=adapter is not None),
         forecast=settled.forecast,
         choice=settled.choice,
         packed=packed,

@@ -11,7 +11,9 @@ from runner.context import LedgerLine
 from runner.kernels.checkpointing import Checkpointed
 from runner.kernels.ledger import Wanted
 from runner.kernels.patching import Applied
+from runner.llm.model.flops import Flops
 from runner.llm.packing import form, pieces
+from runner.llm.packing.step import Step
 from runner.precision import Precision
 from runner.registry.forecast import max_documents
 from runner.registry.strategy import Choice
@@ -55,7 +57,7 @@ class Prepared:
     config: Any  # of the model, as a plain transformers would save it
     parameters: int
     trainable: int
-    flops_per_token: float  # of forward and backward, for MFU: products with weights, without attention's scores
+    flops: Flops
     forecast: Mapping[str, Any]  # of ``runner.llm.memory``, bytes; {} where the weights do not show their widths
     choice: Choice  # how several processes share the work
     packed: bool  # whether documents may share a row
@@ -68,6 +70,13 @@ class Prepared:
         own = config.eos_token_id
         ends = {*(own if isinstance(own, list) else [own]), token} - {None}
         config.eos_token_id = sorted(ends) if len(ends) > 1 else next(iter(ends), None)
+
+    def operations(self, step: Step) -> float:
+        """Of the forward and backward pass of ``step`` in all processes: of its tokens without padding, and in the head
+        of those that it computes, which are fewer where the loss is made on a CPU without logits."""
+        without = any(line.applied for line in self.applied.ledger.of("linear_cross_entropy"))
+        rows = step.targets if without and self.model.device.type == "cpu" else step.tokens
+        return self.flops.token * step.tokens + self.flops.head * rows
 
     def layout(self, *, seq_len: int, rows: int, accumulate: int, long: pieces.Long) -> dict[str, Any]:
         """What a row and a step of this process hold: fields of ``Loader`` and ``StreamSteps``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -28,8 +29,8 @@ class Peak:
 class Meter:
     """Times the steps of one process; the tokens it counts are those of all."""
 
-    def __init__(self, *, flops_per_token: float | None, peak: Peak | None, device: str) -> None:
-        self._flops = flops_per_token
+    def __init__(self, *, operations: Callable[[Step], float] | None, peak: Peak | None, device: str) -> None:
+        self._operations = operations
         self._peak = peak
         self._gpu = device == "cuda"
         self._began = 0.0
@@ -40,7 +41,7 @@ class Meter:
         self._began = began
 
     def end(self, step: Step) -> dict[str, Any]:
-        """The step is done: its figures. `mfu` is the share of the measured rate that useful tokens took."""
+        """The step is done: its figures. `mfu` is the share of the measured rate that went into ``operations``."""
         seconds = time.perf_counter() - self._began
         self._last.append(seconds)
         rate = step.tokens / seconds
@@ -50,8 +51,8 @@ class Meter:
             "packing_efficiency": step.tokens / step.computed,
             "memory_gb": self._memory_gb(),
         }
-        if self._flops is not None and self._peak is not None:
-            found["mfu"] = self._flops * rate / (self._peak.rate * ranks.size())
+        if self._operations is not None and self._peak is not None:
+            found["mfu"] = self._operations(step) / seconds / (self._peak.rate * ranks.size())
         return found
 
     def left_s(self, steps: int) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +13,7 @@ from transformers import TrainerState, TrainingArguments, set_seed
 
 from runner import ranks
 from runner.checkpoints import Checkpoints
-from runner.llm.packing.step import Steps
+from runner.llm.packing.step import Step, Steps
 from runner.llm.training import loop, peak, tracking
 from runner.llm.training.arguments import arguments
 from runner.llm.training.evaluate import Examiner
@@ -38,8 +38,8 @@ class Prepared(Protocol):
         ...
 
     @property
-    def flops_per_token(self) -> float | None:
-        """Of one forward and backward pass."""
+    def operations(self) -> Callable[[Step], float] | None:
+        """Of the forward and backward pass of a step, in all processes; None: not known."""
         ...
 
 
@@ -100,9 +100,9 @@ def train(
     journal.begin(state.global_step)
     stops = Stops(precision=recipe.precision)
     stops.begin(journal.rows())
-    known = prepared.flops_per_token
+    known = prepared.operations
     rate = None if known is None else peak.measure(device, recipe.precision)
-    meter = Meter(flops_per_token=known, peak=rate, device=device)
+    meter = Meter(operations=known, peak=rate, device=device)
     more = {"eval_on_start": examiner is not None, **(strategy.arguments if strategy is not None else {})}
     told = arguments(recipe, steps=steps.total, device=device, folder=checkpoints.writing, more=more)
     if strategy is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,12 @@ class Ready:
     """A model as it would be prepared."""
 
     model: Any
-    flops_per_token: float | None = None
+    flops: float | None = None  # of a token
+
+    @property
+    def operations(self) -> Callable[[Step], float] | None:
+        flops = self.flops
+        return None if flops is None else lambda step: flops * step.tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +45,6 @@ class Listed:
     """Steps made ahead."""
 
     steps: Sequence[Step]
-    per_epoch: float | None = 4.0
 
     @property
     def total(self) -> int:
@@ -140,7 +144,7 @@ def fit(folder: Path, trained: Any, listed: Listed, *, heard: Heard | None = Non
     flops = changed.pop("flops", None)
     more = {name: changed.pop(name) for name in ("examiner", "strategy", "track", "track_folder") if name in changed}
     return session.train(
-        Ready(model=trained, flops_per_token=flops),
+        Ready(model=trained, flops=flops),
         listed,
         recipe=recipe(**changed),
         checkpoints=Checkpoints(folder),

@@ -48,7 +48,7 @@ def test_a_gradient_that_fp16_cannot_hold_is_null(tmp_path: Path) -> None:
     watch = Watch(
         total=1,
         journal=journal,
-        meter=Meter(flops_per_token=None, peak=None, device="cpu"),
+        meter=Meter(operations=None, peak=None, device="cpu"),
         stops=Stops(precision="fp16"),
         tell=heard.tell(),
     )

@@ -15,6 +15,7 @@ from safetensors import safe_open
 
 from runner.kernels import patching
 from runner.llm.packing import batch
+from runner.llm.training import peak
 from tests.llm.training import small
 from tests.llm.training.small import EndedError, Heard
 
@@ -123,15 +124,17 @@ def test_a_packed_patched_adapter_learns_what_a_plain_padded_one_does(tmp_path: 
     assert not [name for name, part in ours.named_modules() if "forward" in vars(part)]
 
 
-def test_speed_is_told_of_every_step(tmp_path: Path) -> None:
+def test_speed_is_told_of_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     listed, heard = small.steps(3), Heard()
+    rate = dataclasses.replace(peak.measure("cpu", "fp32"), rate=5e9)
+    monkeypatch.setattr(peak, "measure", lambda *_: rate)
     small.fit(tmp_path, small.model(), listed, heard=heard, flops=6e4)
     rows = small.journal(tmp_path, "speed.jsonl")
     assert [row["step"] for row in rows] == [1, 2, 3]
     for row, step in zip(rows, listed.steps, strict=True):
         assert row["tokens_per_s"] == step.tokens / row["seconds"]
         assert row["packing_efficiency"] == step.tokens / step.computed < 1
-        assert 0 < row["mfu"] < 1
+        assert row["mfu"] == pytest.approx(6e4 * row["tokens_per_s"] / 5e9)
         assert 0.05 < row["memory_gb"] < 100
     assert re.fullmatch(r"MFU is a share of [\d.]+ TFLOP/s, measured on this \w+ CPU, 1 thread", heard.lines[0])
     losses = [row["loss"] for row in small.journal(tmp_path)]
