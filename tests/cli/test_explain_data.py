@@ -49,6 +49,15 @@ def test_shows_the_first_samples_as_tokens(spec: Path, capsys: pytest.CaptureFix
     assert not any((spec.parent / "store").glob("*/v*"))  # nothing was made
 
 
+def test_added_tokens_are_one_piece_as_they_are_in_training(spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec.write_text(SPEC + "tokens: {add: [Pong]}\n")
+    assert (
+        main(["explain", "--store", str(spec.parent / "store"), "data", str(spec), "--samples", "1", "-o", "json"]) == 0
+    )
+    (facts,) = json.loads(capsys.readouterr().out)
+    assert [token["text"] for token in facts["corpora"][0]["documents"][0]["tokens"]].count("Pong") == 9
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

@@ -79,6 +79,24 @@ def test_an_adapter_trains_and_loads_again(family: str, tmp_path: Path) -> None:
     assert not any(of_images(name) for name, _ in plain.named_parameters() if "lora_" in name)
 
 
+def test_the_forecast_knows_what_an_adapter_trains_whole(tmp_path: Path) -> None:
+    base = made.folder(tmp_path, "llama", tie_word_embeddings=False)
+    whole = Adapter(type="lora", r=2, modules_to_save=("embed_tokens", "lm_head"))
+    for adapter in (whole, Adapter(type="lora", r=2)):
+        prepared = made.prepared(base, adapter=adapter)
+        assert prepared.forecast["trainable_parameters"] == prepared.trainable
+
+
+def test_a_row_longer_than_the_positions_is_told(tmp_path: Path) -> None:
+    said: list[str] = []
+    positions = made.prepared(made.folder(tmp_path, "llama"), say=said.append).facts["max_positions"]
+    assert said == []
+    made.prepared(tmp_path, say=said.append, seq_len=positions + 8)
+    assert len(said) == 1
+    assert f"{positions:,} positions, fewer than the {positions + 8:,} tokens of batch.seq_len" in said[0]
+    assert "packing.long decides" in said[0]
+
+
 def test_the_same_arguments_give_the_same_bytes(tmp_path: Path) -> None:
     base = made.folder(tmp_path / "base", "qwen3")
     for name in ("a", "b"):
