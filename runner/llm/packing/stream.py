@@ -84,7 +84,9 @@ class StreamSteps(Layout):
         """From step ``number`` to the last, beginning with the block that its first row is in."""
         wanted = number * self.per_step
         first, state = self._noted(wanted)
-        ahead = itertools.islice(self._rows_from(first, state), wanted - first, None)
+        ahead = self._rows_from(first, state)
+        for _ in itertools.islice(ahead, wanted - first):
+            pass  # at once: what the last block lost is counted where no step is left, too
         for one in range(number, self.total):
             rows = list(itertools.islice(ahead, self.per_step))
             if len(rows) < self.per_step:
