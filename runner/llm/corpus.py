@@ -7,7 +7,6 @@ It gets its name when all of that is on the disk: a folder of that name is a who
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Sequence
@@ -41,7 +40,6 @@ class Corpus:
                 failure="DataInvalid",
             )
         self.folder = folder
-        self.digest: str = told["digest"]  # SHA-256 of all tokens and lengths, whatever the rows
         ends = np.fromfile(folder / "ends.bin", dtype=np.int64).reshape(-1, 3)
         starts = np.vstack([np.zeros((1, 3), dtype=np.int64), ends[:-1]])[: len(ends)]
         self._rows = rows
@@ -56,10 +54,6 @@ class Corpus:
 
     def __len__(self) -> int:
         return len(self.lengths)
-
-    def __getitem__(self, index: int) -> Document:
-        coded = self.coded(index)
-        return Document(place=self.place(index), ids=np.where(coded < 0, ~coded, coded), learned=coded >= 0)
 
     def place(self, index: int) -> str:
         """Where a document comes from."""
@@ -87,9 +81,8 @@ def build(documents: Iterable[Document], folder: Path) -> Corpus:
         (writing / "ends.bin").open("wb", BUFFER) as ends,
         (writing / "places.bin").open("wb", BUFFER) as places,
     ):
-        digest = _write(documents, tokens, ends, places)
-    told = {"version": VERSION, "digest": digest}
-    (writing / "corpus.json").write_text(json.dumps(told), encoding="utf-8")
+        _write(documents, tokens, ends, places)
+    (writing / "corpus.json").write_text(json.dumps({"version": VERSION}), encoding="utf-8")
     for file in writing.iterdir():
         sync(file)
     shutil.rmtree(folder, ignore_errors=True)
@@ -120,8 +113,7 @@ def hold_back(corpora: Sequence[Corpus], *, share: float, seed: int) -> tuple[li
     ]
 
 
-def _write(documents: Iterable[Document], tokens: BinaryIO, ends: BinaryIO, places: BinaryIO) -> str:
-    content, lengths = hashlib.sha256(), hashlib.sha256()
+def _write(documents: Iterable[Document], tokens: BinaryIO, ends: BinaryIO, places: BinaryIO) -> None:
     end = np.zeros(3, dtype=np.int64)
     for document in documents:
         learned = document.learned
@@ -133,9 +125,6 @@ def _write(documents: Iterable[Document], tokens: BinaryIO, ends: BinaryIO, plac
         places.write(place)
         end += np.array([len(learned), np.count_nonzero(learned), len(place)])
         ends.write(end.tobytes())
-        content.update(coded)
-        lengths.update(end[:1].tobytes())
-    return hashlib.sha256(content.digest() + lengths.digest()).hexdigest()
 
 
 def _mapped(file: Path, kind: type[Kind]) -> NDArray[Kind]:

@@ -55,10 +55,8 @@ class Loader(Layout):
             self.skipped.add(self.corpora[corpus].place(row), pieces.truncated(self.longest))
         self._lengths = self._pieces.stop - self._pieces.start
         self._counts: list[int] = []  # rows of the first epochs
-        first = self._count(0)
-        if not first:
+        if not self._count(0):
             raise JobError(self._nothing(), failure="DataInvalid")
-        self.per_epoch: float | None = first / min(1.0, self.epochs or 1.0) / self.per_step
         self.total: int = self.max_steps or math.ceil(sum(map(self._count, self._epochs())) / self.per_step)
 
     @property

@@ -32,7 +32,6 @@ class Steps(Protocol):
     """All steps of a run in order: the same seed gives the same steps, whatever came before."""
 
     total: int  # steps of the run
-    per_epoch: float | None  # None for a stream
 
     def begin(self, number: int) -> Iterator[Step]:
         """From step ``number`` to the last."""

@@ -77,7 +77,6 @@ class StreamSteps(Layout):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.total = self.max_steps
-        self.per_epoch: float | None = None
         self.cut = pieces.Cut()
 
     def begin(self, number: int) -> Iterator[Step]:

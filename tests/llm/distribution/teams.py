@@ -50,7 +50,6 @@ class Shared:
     """The part of one process of ``steps``."""
 
     steps: small.Listed
-    per_epoch: float | None = None
 
     @property
     def total(self) -> int:

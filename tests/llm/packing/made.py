@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from runner.llm import corpus
+from runner.llm.corpus import Corpus
 from runner.llm.document import Document
 
 Token = tuple[int, bool]  # id, and whether it is learned
@@ -31,6 +32,12 @@ def documents(lengths: Sequence[int], *, first: int = 1, learned: float = 0.5, s
 def stored(folder: Path, lengths: Sequence[int], **options: Any) -> corpus.Corpus:
     """A corpus of them on the disk."""
     return corpus.build(documents(lengths, **options), folder)
+
+
+def restored(made: Corpus, index: int) -> Document:
+    """As it was written."""
+    coded = made.coded(index)
+    return Document(place=made.place(index), ids=np.where(coded < 0, ~coded, coded), learned=coded >= 0)
 
 
 def tokens(one: Document) -> list[Token]:
