@@ -23,7 +23,8 @@ class Packing(Block):
     it out; each is counted."""
 
     look_ahead: Annotated[int, RESULT, Field(ge=1, le=10_000_000)] = 4096
-    """Documents that rows are filled from at a time, the longest first into the fullest row that takes it."""
+    """Documents that rows are filled from at a time, the longest first into the fullest row that takes it. Of a stream:
+    samples that are read, shuffled and filled into rows at a time."""
 
     @model_validator(mode="before")
     @classmethod

@@ -204,7 +204,8 @@ class LanguageBatch(Block):
 
 
 class Optimize(Block):
-    """What is done to train faster and in less memory. Each is `required`, `preferred` or `off`, see the ledger."""
+    """What is done to train faster and in less memory; the ledger tells of it. What is `required` and cannot be had
+    stops the job, what is `preferred` is then left out, and `off` is never done."""
 
     attention: Annotated[Wanted, RESULT] = "preferred"
     """The fastest attention kernel for each shape, documents of a packed row kept apart."""
@@ -309,8 +310,8 @@ class LlmTrain(Job):
     """Train small matrices beside frozen weights."""
 
     quantize: Annotated[Literal["none", "nf4", "int4", "int8", "fp8", "fp8_block"], RESULT] = "none"
-    """Format of the frozen weights under an adapter: `nf4` and `int4` need a quarter of the memory of bf16, of the linear
-    layers; experts, embeddings and heads stay."""
+    """Format of the frozen weights under an adapter: `nf4` and `int4` need a quarter of the memory of bf16, of the
+    linear layers; experts, embeddings and heads stay."""
 
     packing: Annotated[Packing, BLOCK] = Packing()
     """Several documents in one row, without padding."""

@@ -1,4 +1,4 @@
-"""What a run asks of its model, and the model made ready for it."""
+"""The model made ready for a run, and the plain parts that it is told of: its adapter and its base."""
 
 from __future__ import annotations
 

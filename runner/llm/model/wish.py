@@ -1,4 +1,4 @@
-"""What a run asks of the model that it trains."""
+"""All that a run asks of the model that it trains, before there is one."""
 
 from __future__ import annotations
 
