@@ -200,7 +200,8 @@ def _loss_on(spec: LlmTrain) -> Literal["responses", "all"]:
 def _prepared(
     spec: LlmTrain, ctx: Context, model: Resolved, tokenizer: Any, *, added: tuple[str, ...], chosen: Precision
 ) -> Prepared:
-    wanted, memory_gb, given_stage = spec.optimize, spec.compute.memory_gb, _deepspeed(spec, ctx)
+    wanted, memory_gb = spec.optimize, spec.compute.memory_gb
+    given_stage = _deepspeed(spec, ctx)
     return begin.prepare(
         _folder(model),
         facts=model.facts,
