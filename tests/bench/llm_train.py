@@ -53,6 +53,7 @@ def ours(link: Connection, folder: str, trains: str, shape: Shape) -> None:
 
     from runner.checkpoints import Checkpoints
     from runner.llm import corpus
+    from runner.llm.distribution.strategy import Strategy
     from runner.llm.document import Document
     from runner.llm.model import begin
     from runner.llm.model.prepared import Adapter
@@ -102,7 +103,7 @@ def ours(link: Connection, folder: str, trains: str, shape: Shape) -> None:
             tell = Tell(progress=lambda *_: None, log=lambda _: None, metric=metric, check=lambda: None)
             session.train(
                 prepared, steps, recipe=recipe, checkpoints=Checkpoints(Path(name) / "checkpoints"), tell=tell,
-                device="cpu",
+                device="cpu", strategy=Strategy(name="none", why="one process", shared=False),
             )  # fmt: skip
         say({"kind": "done", "validation": llm_mix.measured(prepared.model, kept)})
 

@@ -25,6 +25,7 @@ from runner.llm.training import journal, session
 from runner.llm.training.recipe import Rate, Recipe
 from runner.tell import Tell
 from tests.llm.model import made
+from tests.llm.training import small
 
 FAMILIES = ("llama", "qwen3", "gemma2", "qwen3-moe")
 QUIET = Tell(progress=lambda *_: None, log=lambda _: None, metric=lambda *_: None, check=lambda: None)
@@ -55,7 +56,9 @@ def ours(base: Path, steps: Loader, folder: Path, *, adapter: Adapter | None) ->
     recipe = Recipe(
         rate=Rate(highest=RATE, schedule="constant", warmup=0.0), accumulate=steps.accumulate, every_steps=10**6
     )
-    session.train(prepared, steps, recipe=recipe, checkpoints=Checkpoints(folder), tell=QUIET, device="cpu")
+    session.train(
+        prepared, steps, recipe=recipe, checkpoints=Checkpoints(folder), tell=QUIET, device="cpu", strategy=small.ALONE
+    )
     return [json.loads(line) for line in (folder / journal.TRAINING).read_text().splitlines()]
 
 

@@ -81,8 +81,8 @@ def train(
     checkpoints: Checkpoints,
     tell: Tell,
     device: str,
+    strategy: Strategy,
     examiner: Examiner | None = None,
-    strategy: Strategy | None = None,
     track: tuple[str, ...] = (),
     track_folder: Path | None = None,
 ) -> Done:
@@ -103,10 +103,9 @@ def train(
     known = prepared.operations
     rate = None if known is None else peak.measure(device, recipe.precision)
     meter = Meter(operations=known, peak=rate, device=device)
-    more = {"eval_on_start": examiner is not None, **(strategy.arguments if strategy is not None else {})}
+    more = {"eval_on_start": examiner is not None, **strategy.arguments}
     told = arguments(recipe, steps=steps.total, device=device, folder=checkpoints.writing, more=more)
-    if strategy is not None:
-        strategy.settle(told)
+    strategy.settle(told)
     trainer = loop.Trainer(
         prepared.model,
         told,
@@ -132,12 +131,12 @@ def train(
     return _done(trainer, checkpoints, strategy)
 
 
-def _done(trainer: loop.Trainer, checkpoints: Checkpoints, strategy: Strategy | None) -> Done:
+def _done(trainer: loop.Trainer, checkpoints: Checkpoints, strategy: Strategy) -> Done:
     state, pace = trainer.state, trainer.pace
     best = pace.best(state)
     if best is not None and best != state.global_step:
         trainer.load(checkpoints.of(best))
-    whole = strategy.full_state(trainer) if strategy is not None else None
+    whole = strategy.full_state(trainer)
     trainer.unwrap()
     why = pace.why(state)
     assert why is not None, "a run ends for a reason"

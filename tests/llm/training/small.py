@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from runner.checkpoints import Checkpoints
+from runner.llm.distribution.strategy import Strategy
 from runner.llm.packing.step import Batch, Step
 from runner.llm.training import session
 from runner.llm.training.recipe import Rate, Recipe
@@ -21,6 +22,7 @@ from tests.registry import tiny_llm
 
 VOCABULARY = 40
 RATE = Rate(highest=1e-2, schedule="linear", warmup=0.2, floor=0.1)
+ALONE = Strategy(name="none", why="one process", shared=False)
 
 
 class EndedError(Exception):
@@ -150,7 +152,7 @@ def fit(folder: Path, trained: Any, listed: Listed, *, heard: Heard | None = Non
         checkpoints=Checkpoints(folder),
         tell=(heard or Heard()).tell(),
         device="cpu",
-        **more,
+        **{"strategy": ALONE, **more},
     )
 
 
