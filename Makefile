@@ -2,6 +2,7 @@
 # make quickstart-graph   the whole folder: fine-tune, quantise, transcribe, embed, train a chat model; minutes
 # make test               style, types, tests
 # make test-slow          the tests that take long: ray, kills, races, the quickstart end to end
+# make test-long         minutes each: two processes train one model in every way, through the job; CI leaves them out
 # make install            a .venv with all that this machine can use
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 RUN := $(VENV)/bin
 
-.PHONY: install quickstart quickstart-graph test test-slow lint clean
+.PHONY: install quickstart quickstart-graph test test-slow test-long lint clean
 
 install: $(VENV)/.installed
 
@@ -39,7 +40,10 @@ test: lint
 	$(RUN)/python -m pytest -m "not slow"
 
 test-slow: install
-	$(RUN)/python -m pytest -m slow
+	$(RUN)/python -m pytest -m "slow and not long"
+
+test-long: install
+	$(RUN)/python -m pytest -m long
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

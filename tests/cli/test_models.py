@@ -111,7 +111,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_language_model_is_resolved_with_a_forecast(llama: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["resolve", str(llama), "--adapter", "lora:4", "--seq-len", "128", "--batch", "2", "--quantize", "nf4"]
     found = asked(capsys, *words)
-    assert (found["family"], found["gguf"], found["kinds"], found["lack"]) == ("llama", "llama", [], None)
+    assert (found["family"], found["gguf"], found["kinds"], found["lack"]) == ("llama", "llama", ["llm-train"], None)
     assert {"patch": "swiglu", "wanted": True, "needs": "MLPs with a gate of silu outside experts"} in found["patches"]
     assert found["facts"]["lora_targets"][:2] == ["q_proj", "k_proj"]
     known = found["forecast"]["training"]

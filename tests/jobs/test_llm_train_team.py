@@ -50,6 +50,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Ran:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["ddp", "fsdp2", "zero2", "zero3"])
 def test_two_processes_take_the_steps_of_one(name: str, alone: Ran, tmp_path: Path) -> None:
     """On their own and placed by ray."""
@@ -76,6 +77,7 @@ def test_two_processes_take_the_steps_of_one(name: str, alone: Ran, tmp_path: Pa
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["fsdp2", "zero3"])
 def test_an_adapter_on_rounded_weights_is_that_of_one_process(name: str, tmp_path: Path) -> None:
     data(tmp_path)
@@ -94,6 +96,7 @@ def test_an_adapter_on_rounded_weights_is_that_of_one_process(name: str, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["fsdp2", "zero3"])
 def test_a_run_that_lost_a_process_goes_on_by_itself(name: str, tmp_path: Path) -> None:
     data(tmp_path)
