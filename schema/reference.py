@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Annotated
 
+from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 PREFIX = "artifact:"
@@ -64,6 +66,10 @@ def checked_file(text: str) -> str:
     if is_reference(checked(text)) and parse(text).path is None:
         raise PydanticCustomError("reference", "say which file of the artifact it is: `artifact:NAME#path`")
     return text
+
+
+TextFile = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(checked_file)]
+"""A field that takes one file, or one of another job's output."""
 
 
 def _check_path(path: str) -> None:

@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from runner.schema.adapter import LanguageAdapter
 from runner.schema.block import Block
 from runner.schema.corpus import Corpus
+from runner.schema.distribution import Distribution
 from runner.schema.job import Job
 from runner.schema.marks import BLOCK, FILE, NEUTRAL, RESULT
 from runner.schema.model import Model
 from runner.schema.one_or_more import ONE_OR_MORE
+from runner.schema.optimize import Optimize
 from runner.schema.packing import Packing
-from runner.schema.reference import checked_file
+from runner.schema.reference import TextFile
 
 Share = Annotated[float, RESULT, Field(ge=0, le=1)]
-Module = Annotated[str, Field(min_length=1, max_length=200)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
-Wanted = Literal["required", "preferred", "off"]
-TextFile = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(checked_file)]
 
 
 class TrainingCorpora(Block):
@@ -111,29 +111,6 @@ class Tokens(Block):
     """Rows of the embeddings are padded to a multiple of this: 64 or 128 speeds up large products."""
 
 
-class LanguageAdapter(Block):
-    """Train small matrices beside frozen weights (LoRA)."""
-
-    type: Annotated[Literal["none", "lora", "rslora", "dora"], RESULT] = "none"
-    """`lora`; `rslora`, whose scale is alpha / sqrt(r); `dora`, which also learns magnitudes; `none` trains all."""
-
-    r: Annotated[int, RESULT, Field(ge=1, le=1024)] = 16
-    """Rank of the matrices."""
-
-    alpha: Annotated[float | None, RESULT, Field(gt=0, le=100_000)] = None
-    """Their weight is `alpha / r`; left out: `2 r`."""
-
-    dropout: Annotated[float, RESULT, Field(ge=0, lt=1)] = 0.0
-    """Share of their inputs dropped."""
-
-    target_modules: Annotated[list[Module], RESULT, ONE_OR_MORE, Field(min_length=1)] = ["auto"]  # noqa: RUF012
-    """Names of the linear layers that get one; `auto` stands for those that the registry knows for the family."""
-
-    modules_to_save: Annotated[list[Module], RESULT] = []  # noqa: RUF012
-    """Modules that are trained whole beside it, for example `embed_tokens` and `lm_head`; new `tokens` add them by
-    themselves."""
-
-
 class LanguageTrain(Block):
     """The optimiser's run. Exactly one of `epochs` and `max_steps`."""
 
@@ -203,33 +180,6 @@ class LanguageBatch(Block):
     `compute.workers`, so it must be a multiple of them."""
 
 
-class Optimize(Block):
-    """What is done to train faster and in less memory; the ledger tells of it. What is `required` and cannot be had
-    stops the job, what is `preferred` is then left out, and `off` is never done."""
-
-    attention: Annotated[Wanted, RESULT] = "preferred"
-    """The fastest attention kernel for each shape, documents of a packed row kept apart."""
-
-    kernels: Annotated[Wanted, RESULT] = "preferred"
-    """Fused norms, rotary positions, gated MLPs and experts; on CPUs, where they gain nothing, they are skipped."""
-
-    loss_chunking: Annotated[Wanted, RESULT] = "preferred"
-    """The head and its loss without whole logits, and at labelled positions alone."""
-
-    quantised_lora: Annotated[Wanted, RESULT] = "preferred"
-    """LoRA layers in one operation with their base, quantised or not."""
-
-    checkpointing: Annotated[Literal["auto", "required", "preferred", "off"], NEUTRAL] = "auto"
-    """Compute activations again instead of keeping them; `auto`: where the forecast says that they would not fit."""
-
-    offload: Annotated[bool, NEUTRAL] = False
-    """What checkpointing keeps waits in the memory of the host; for GPUs."""
-
-    probe: Annotated[bool, NEUTRAL] = True
-    """Check every patch on these weights and this device before the first step, and that packed documents do not see
-    each other."""
-
-
 class LanguageEvaluation(Block):
     """When the model is measured, and when it is kept to go on from after a kill."""
 
@@ -252,21 +202,6 @@ class LanguageEvaluation(Block):
 
     prompt_tokens: Annotated[int, RESULT, Field(ge=1, le=4096)] = 64
     """Longest answer in tokens."""
-
-
-class Distribution(Block):
-    """How several processes (`compute.workers`) train one model. It changes who computes, never what, but rounding, and
-    which values dropout and NEFTune draw."""
-
-    strategy: Annotated[Literal["auto", "ddp", "fsdp2", "zero2", "zero3"], NEUTRAL] = "auto"
-    """`ddp` keeps all in each process, `fsdp2` and `zero3` share weights, gradients and optimiser, `zero2` the latter
-    two; `auto` takes the plainest whose forecast fits and says why."""
-
-    offload: Annotated[Literal["none", "optimizer", "all"], NEUTRAL] = "none"
-    """What waits in the memory of the host: the optimiser's state, or parameters too (zero2, zero3, fsdp2)."""
-
-    deepspeed: Annotated[TextFile | None, FILE] = None
-    """A DeepSpeed configuration (JSON), in place of the generated one; its values win."""
 
 
 class LanguageGates(Block):
